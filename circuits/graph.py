@@ -1,0 +1,226 @@
+"""Nodes and edges: which components write to the residual stream, which read it, and who can see whom.
+
+A *writer* adds a vector to the residual stream at a position; a *reader* takes the stream in. An edge joins a writer
+to a reader at one position, because the residual stream never crosses positions; attention does, inside a head, from
+a key-value head at the source position to the heads that share it at the destination.
+
+Names, used in files, links and commands (a position follows as `@7`):
+
+    embed            token (and position) embedding          writer
+    a3.h1            head 1 of layer 3, its read of the context   writer, reads `a3.h1.q`
+    a3.kv0           key-value head 0 of layer 3             reads `a3.kv0.k` and `a3.kv0.v`
+    x3.h1.b0         head 1 of layer 3 reading explicit-memory block 0   writer, reads `x3.h1.b0.q`
+    m3               MLP of layer 3                          writer, reads `m3`
+    f3.l1            bank block of level 1 at layer 3        writer, reads `f3.l1`
+    logits           the output                              reads `logits`
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from jaxtyping import Bool
+
+from probes.errors import UserError
+
+
+class Kind(StrEnum):
+    """What a component is; the value is the name shown to a person."""
+
+    EMBEDDING = "embedding"
+    HEAD = "head"
+    KEY_VALUE = "key-value head"
+    EXPLICIT = "explicit memory"
+    MLP = "MLP"
+    BANK = "bank block"
+    LOGITS = "logits"
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One component without its position.
+
+    `layer` is -1 for the embedding and the number of layers for the logits. `head` is the head (or key-value head),
+    `block` the explicit-memory block or the bank level; -1 where the kind has none.
+    """
+
+    kind: Kind
+    layer: int
+    head: int = -1
+    block: int = -1
+
+    @property
+    def name(self) -> str:
+        """Name as listed in the module's table."""
+        match self.kind:
+            case Kind.EMBEDDING:
+                return "embed"
+            case Kind.HEAD:
+                return f"a{self.layer}.h{self.head}"
+            case Kind.KEY_VALUE:
+                return f"a{self.layer}.kv{self.head}"
+            case Kind.EXPLICIT:
+                return f"x{self.layer}.h{self.head}.b{self.block}"
+            case Kind.MLP:
+                return f"m{self.layer}"
+            case Kind.BANK:
+                return f"f{self.layer}.l{self.block}"
+            case Kind.LOGITS:
+                return "logits"
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One input of a component: `role` is `q`, `k`, `v`, or `in` where a component has a single input."""
+
+    component: Component
+    role: str = "in"
+
+    @property
+    def name(self) -> str:
+        """Component's name, with the role where it has several inputs or reads by a query."""
+        return self.component.name if self.role == "in" else f"{self.component.name}.{self.role}"
+
+
+_PATTERNS = {
+    Kind.HEAD: re.compile(r"a(\d+)\.h(\d+)"),
+    Kind.KEY_VALUE: re.compile(r"a(\d+)\.kv(\d+)"),
+    Kind.EXPLICIT: re.compile(r"x(\d+)\.h(\d+)\.b(\d+)"),
+    Kind.MLP: re.compile(r"m(\d+)"),
+    Kind.BANK: re.compile(r"f(\d+)\.l(\d+)"),
+}
+
+
+def parse_component(name: str, layers: int) -> Component:
+    """Component of a name without position; `layers` is the model's number of layers. Raises UserError."""
+    if name == "embed":
+        return Component(Kind.EMBEDDING, -1)
+    if name == "logits":
+        return Component(Kind.LOGITS, layers)
+    for kind, pattern in _PATTERNS.items():
+        if found := pattern.fullmatch(name):
+            numbers = [int(text) for text in found.groups()]
+            if kind is Kind.BANK:
+                return Component(kind, numbers[0], block=numbers[1])
+            return Component(kind, *numbers)
+    raise UserError(
+        f"unknown component {name[:80]!r}: use names such as embed, a3.h1, a3.kv0, x3.h1.b0, m3, f3.l1, logits"
+    )
+
+
+def split_node(node: str) -> tuple[str, int]:
+    """Name and position of a node id such as `a3.h1@7`. Raises UserError."""
+    name, separator, position = node.rpartition("@")
+    if not separator or not position.isascii() or not position.isdigit():
+        raise UserError(f"not a node id: {node[:80]!r}; write NAME@POSITION, for example a3.h1@7")
+    return name, int(position)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What decides the graph: the model's counts and the memories that are attached.
+
+    `parallel` models feed attention and MLP of a layer from the same stream. `explicit_layers` are the memory layers,
+    `blocks` the explicit memories read at once, `bank_layers` the layers with bank blocks, `levels` their levels.
+    """
+
+    layers: int
+    heads: int
+    kv_heads: int
+    parallel: bool = False
+    explicit_layers: tuple[int, ...] = ()
+    blocks: int = 0
+    bank_layers: tuple[int, ...] = ()
+    levels: int = 0
+
+    @property
+    def group(self) -> int:
+        """Query heads that share one key-value head."""
+        return self.heads // self.kv_heads
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Every writer and reader of a planned model and who can see whom; `visible[writer, reader]`."""
+
+    plan: Plan
+    writers: tuple[Component, ...]
+    readers: tuple[Reader, ...]
+    visible: Bool[np.ndarray, "writer reader"]
+
+    def find_writer(self, name: str) -> int:
+        """Index of a writer. Raises UserError when the model has no such writer."""
+        for index, writer in enumerate(self.writers):
+            if writer.name == name:
+                return index
+        raise UserError(f"{name[:80]!r} is not a writer of this model with these memories")
+
+    def find_reader(self, name: str) -> int:
+        """Index of a reader. Raises UserError when the model has no such reader."""
+        for index, reader in enumerate(self.readers):
+            if reader.name == name:
+                return index
+        raise UserError(f"{name[:80]!r} is not a reader of this model with these memories")
+
+    @property
+    def edges(self) -> int:
+        """Edges of the whole graph at one position."""
+        return int(self.visible.sum())
+
+
+def list_writers(plan: Plan) -> tuple[Component, ...]:
+    """Writers in the order in which they write: embedding, then per layer heads, memory reads, MLP, bank blocks."""
+    writers = [Component(Kind.EMBEDDING, -1)]
+    for layer in range(plan.layers):
+        writers += [Component(Kind.HEAD, layer, head) for head in range(plan.heads)]
+        if layer in plan.explicit_layers:
+            writers += [
+                Component(Kind.EXPLICIT, layer, head, block)
+                for head in range(plan.heads)
+                for block in range(plan.blocks)
+            ]
+        writers.append(Component(Kind.MLP, layer))
+        if layer in plan.bank_layers:
+            writers += [Component(Kind.BANK, layer, block=level) for level in range(plan.levels)]
+    return tuple(writers)
+
+
+def list_readers(plan: Plan) -> tuple[Reader, ...]:
+    """Readers in the order in which they read: per layer queries, memory queries, keys, values, MLP, bank; logits."""
+    readers: list[Reader] = []
+    for layer in range(plan.layers):
+        readers += [Reader(Component(Kind.HEAD, layer, head), "q") for head in range(plan.heads)]
+        if layer in plan.explicit_layers:
+            readers += [
+                Reader(Component(Kind.EXPLICIT, layer, head, block), "q")
+                for head in range(plan.heads)
+                for block in range(plan.blocks)
+            ]
+        for role in ("k", "v"):
+            readers += [Reader(Component(Kind.KEY_VALUE, layer, head), role) for head in range(plan.kv_heads)]
+        readers.append(Reader(Component(Kind.MLP, layer)))
+        if layer in plan.bank_layers:
+            readers += [Reader(Component(Kind.BANK, layer, block=level)) for level in range(plan.levels)]
+    readers.append(Reader(Component(Kind.LOGITS, plan.layers)))
+    return tuple(readers)
+
+
+_ATTENTION = (Kind.HEAD, Kind.KEY_VALUE, Kind.EXPLICIT)
+
+
+def can_see(writer: Component, reader: Component, parallel: bool) -> bool:
+    """Whether `reader` takes in a stream to which `writer` has already added."""
+    if writer.layer != reader.layer:
+        return writer.layer < reader.layer
+    writes_before = writer.kind in _ATTENTION and reader.kind not in _ATTENTION
+    return writes_before and not parallel
+
+
+def wire(plan: Plan) -> Wiring:
+    """The whole graph of a planned model."""
+    writers, readers = list_writers(plan), list_readers(plan)
+    visible = np.array([[can_see(w, r.component, plan.parallel) for r in readers] for w in writers], dtype=bool)
+    return Wiring(plan, writers, readers, visible)

@@ -1,0 +1,1 @@
+"""Ask: facts, models, memories, traces and read-outs. Importing this package imports no torch."""

@@ -1,0 +1,43 @@
+"""What the model answers in each condition: parameters alone, with the bank, with explicit memory, with text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+CONDITIONS = ("parameters", "bank", "explicit memory", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One next token: its text exactly as the tokenizer has it, its id, its probability."""
+
+    text: str
+    token: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Next-token answers in one condition.
+
+    `prompt` is the text that was fed (with the document before it in the `text` condition). When the condition is
+    not available (no bank, no document), `reason` says why and `top` is empty. `answer` is the prediction of the
+    asked-for answer, None when no answer was named. `source` says what was attached (cluster path, document ids).
+    """
+
+    name: str
+    prompt: str
+    top: tuple[Prediction, ...] = ()
+    answer: Prediction | None = None
+    source: str = ""
+    reason: str = ""
+
+    @property
+    def available(self) -> bool:
+        """Whether the model could be asked in this condition."""
+        return not self.reason
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object, one key a field."""
+        return asdict(self)

@@ -1,0 +1,192 @@
+"""A run at rest: one folder that holds everything a trace found, written whole or not at all.
+
+    run.json         what was asked, settings, hashes, versions, tokens, results, circuit, the command that replays it
+    scores.npz       edge and node scores of the whole graph (float32, no pickle)
+    recording.npz    attention of the clean run, to the context and to memory slots (float16, no pickle)
+
+Opening a run imports no torch. The same run written twice has the same bytes: no time stamp, no path of a machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from circuits.circuit import Circuit, Edge, EdgeScores, Move, build_node
+from circuits.graph import Plan, wire
+from probes.errors import UserError
+from workbench.storage import read_bytes, write_folder
+
+FORMAT = "memory-circuits/run"
+VERSION = 1
+FILES = ("run.json", "scores.npz", "recording.npz")
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Attention of the clean run: `context[layer, head, query, key]`, `memory[memory layer, head, query, block, slot]`.
+
+    Probabilities of one softmax over memory and context. `memory` has size 0 when no explicit memory was attached.
+    """
+
+    context: np.ndarray
+    memory: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished trace. `about` is the JSON object of run.json less the circuit; see `docs/run-format.md`."""
+
+    about: dict[str, Any]
+    circuit: Circuit
+    scores: EdgeScores
+    recording: Recording
+
+    @property
+    def tokens(self) -> list[str]:
+        """Tokens of the clean prompt, as text."""
+        return list(self.about["pair"]["clean_tokens"])
+
+    @property
+    def title(self) -> str:
+        """Short human-readable name: the prompt and its answer."""
+        return f"{self.about['pair']['clean']} → {self.about['pair']['answer'].strip()}"
+
+
+def encode_circuit(circuit: Circuit) -> dict[str, Any]:
+    """Circuit as a JSON object."""
+    return {
+        "plan": asdict(circuit.plan),
+        "method": circuit.method,
+        "ablation": circuit.ablation,
+        "metric": circuit.metric,
+        "unit": circuit.unit,
+        "requested": circuit.requested,
+        "total": circuit.total,
+        "nodes": [{"id": node.id, "kind": str(node.component.kind), "score": node.score} for node in circuit.nodes],
+        "edges": [asdict(edge) for edge in circuit.edges],
+        "moves": [asdict(move) for move in circuit.moves],
+    }
+
+
+def decode_plan(value: dict[str, Any]) -> Plan:
+    """Plan from its JSON object."""
+    fields = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+    return Plan(**fields)
+
+
+def decode_circuit(value: dict[str, Any]) -> Circuit:
+    """Circuit from its JSON object. Raises KeyError or TypeError on a malformed one."""
+    plan = decode_plan(value["plan"])
+    return Circuit(
+        plan=plan,
+        nodes=tuple(build_node(node["id"], float(node["score"]), plan) for node in value["nodes"]),
+        edges=tuple(Edge(**edge) for edge in value["edges"]),
+        moves=tuple(Move(**move) for move in value["moves"]),
+        method=value["method"],
+        ablation=value["ablation"],
+        metric=value["metric"],
+        unit=value["unit"],
+        requested=int(value["requested"]),
+        total=int(value["total"]),
+    )
+
+
+def pack_arrays(arrays: dict[str, np.ndarray]) -> bytes:
+    """Arrays as the bytes of an uncompressed .npz with fixed time stamps, so that equal arrays give equal bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name in sorted(arrays):
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(arrays[name]), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, member.getvalue())
+    return buffer.getvalue()
+
+
+def unpack_arrays(data: bytes) -> dict[str, np.ndarray]:
+    """Arrays of an .npz; pickled objects are refused."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def encode_run(run: Run) -> dict[str, bytes]:
+    """File names and bytes of a run's folder; run.json carries the SHA-256 of the arrays."""
+    arrays = {
+        "scores.npz": pack_arrays({"edges": run.scores.edges, "nodes": run.scores.nodes}),
+        "recording.npz": pack_arrays({"context": run.recording.context, "memory": run.recording.memory}),
+    }
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        **run.about,
+        "circuit": encode_circuit(run.circuit),
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(arrays.items())},
+    }
+    text = json.dumps(about, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False)
+    return {"run.json": text.encode() + b"\n", **arrays}
+
+
+def save_run(run: Run, folder: Path) -> None:
+    """Write a run's folder whole or not at all. Raises UserError when the folder exists and is not empty."""
+    write_folder(folder, encode_run(run))
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """run.json of a run. Raises UserError when it is missing, of another format, or of a later version."""
+    path = folder / "run.json"
+    try:
+        about = json.loads(read_bytes(path))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not JSON ({error}): it was cut off or edited; trace again") from None
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise UserError(f"{path} is not a run of this workbench: its format is not {FORMAT!r}")
+    if about.get("version") != VERSION:
+        raise UserError(f"{path} has version {about.get('version')!r} and this release reads {VERSION}: update it")
+    return about
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run and check its arrays against their hashes. Raises UserError when anything is missing or changed."""
+    about = read_about(folder)
+    arrays = {}
+    try:
+        for name, wanted in about.pop("files").items():
+            data = read_bytes(folder / Path(name).name)
+            if hashlib.sha256(data).hexdigest() != wanted:
+                raise UserError(f"{folder / name} is not what was written (its SHA-256 differs): trace again")
+            arrays[name] = unpack_arrays(data)
+        circuit = decode_circuit(about.pop("circuit"))
+        scores = EdgeScores(
+            wiring=wire(circuit.plan),
+            edges=arrays["scores.npz"]["edges"],
+            nodes=arrays["scores.npz"]["nodes"],
+            method=circuit.method,
+            ablation=circuit.ablation,
+            metric=circuit.metric,
+            unit=circuit.unit,
+        )
+        recording = Recording(arrays["recording.npz"]["context"], arrays["recording.npz"]["memory"])
+    except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{folder} is not a whole run ({type(error).__name__}: {error}): trace again") from None
+    return Run(about=about, circuit=circuit, scores=scores, recording=recording)
+
+
+def list_runs(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Runs directly inside a folder, by name, each with its run.json; folders that hold no readable run are left out."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if (path / "run.json").is_file() and not path.name.startswith("."):
+            try:
+                found.append((path, read_about(path)))
+            except UserError:
+                continue
+    return found

@@ -1,0 +1,122 @@
+"""What a person chooses: model, memories, method, ablation, metric; the tables that pages and commands list."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from probes.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One row of a table of choices: the name used in commands and files, its label, one sentence of explanation."""
+
+    name: str
+    label: str
+    explanation: str
+    unit: str = ""
+
+
+METHODS: dict[str, Choice] = {
+    "eap": Choice(
+        "eap",
+        "EAP",
+        "Edge attribution patching: first-order estimate at the clean run, all edges from one backward pass.",
+    ),
+    "eap-ig": Choice(
+        "eap-ig",
+        "EAP-IG (inputs)",
+        "Edge attribution patching with the gradient averaged along the straight path of inputs from ablated to clean.",
+    ),
+    "exact": Choice(
+        "exact",
+        "Exact patching",
+        "Every edge and every node ablated one by one and the metric measured again; no estimate, slow.",
+    ),
+}
+
+ABLATIONS: dict[str, Choice] = {
+    "counterfactual": Choice(
+        "counterfactual",
+        "Counterfactual",
+        "A component is replaced by its value on the counterfactual prompt.",
+    ),
+    "mean": Choice(
+        "mean",
+        "Mean",
+        "A component is replaced by its mean over the reference prompts and their positions (the first one left out).",
+    ),
+    "zero": Choice("zero", "Zero", "A component's output is set to zero."),
+}
+
+METRICS: dict[str, Choice] = {
+    "logit-diff": Choice("logit-diff", "Logit difference", "Logit of the answer minus logit of the foil.", "logits"),
+    "log-prob": Choice("log-prob", "Log-probability", "Natural logarithm of the answer's probability.", "nats"),
+    "prob": Choice("prob", "Probability", "Probability of the answer.", "probability"),
+    "kl": Choice(
+        "kl",
+        "Minus KL from the clean run",
+        "Minus the Kullback-Leibler divergence of the next-token distribution from the clean run's; 0 is no change.",
+        "nats",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything but the question that decides a run.
+
+    `model` is `shipped`, a folder or a hub name; `bank`, `memory` and `text` are `auto` (what the fact comes with),
+    `none`, or a path. `edges` is the number asked for, `steps` the points of the path of `eap-ig`.
+    """
+
+    model: str = "shipped"
+    bank: str = "auto"
+    memory: str = "auto"
+    text: str = "none"
+    method: str = "eap"
+    ablation: str = "counterfactual"
+    metric: str = "logit-diff"
+    edges: int = 200
+    seed: int = 0
+    steps: int = 5
+    dtype: str = "float32"
+    device: str = "auto"
+    trust_remote_code: bool = False
+
+    def check(self) -> None:
+        """Raise UserError for the first setting that is outside its table or range."""
+        for name, table in (("method", METHODS), ("ablation", ABLATIONS), ("metric", METRICS)):
+            if getattr(self, name) not in table:
+                raise UserError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(table)}")
+        for name, low, high in (("edges", 1, 1_000_000), ("steps", 1, 1000), ("seed", 0, 2**31 - 1)):
+            if not low <= getattr(self, name) <= high:
+                raise UserError(f"{name} is {getattr(self, name)}: choose a whole number from {low} to {high}")
+
+    def to_json(self) -> dict[str, object]:
+        """As a JSON object, one key a setting."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: a shipped fact by its id, or a prompt with its answer.
+
+    `foil` is the answer to compare with and `counterfactual` the prompt that leads to it; left empty they are
+    chosen (from a fact of the same relation, or the model's next best token).
+    """
+
+    fact: str = ""
+    prompt: str = ""
+    answer: str = ""
+    foil: str = ""
+    counterfactual: str = ""
+
+    def check(self) -> None:
+        """Raise UserError unless exactly one of fact and prompt is given."""
+        if bool(self.fact) == bool(self.prompt):
+            raise UserError("give either a fact or a prompt: --fact ID, or --prompt TEXT --answer TEXT")
+
+    def to_json(self) -> dict[str, str]:
+        """As a JSON object, one key a field."""
+        return asdict(self)
