@@ -59,7 +59,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Attention inside a head: from a key-value head at its position to a head at another; `weight` is a probability."""
+    """Attention inside a head, from a key-value head to a head at a later position; `weight` is a probability."""
 
     source: str
     target: str

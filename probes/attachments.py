@@ -1,0 +1,105 @@
+"""Memories as they are attached to one forward pass: explicit key-values and fetched bank blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from probes.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class ExplicitBlocks:
+    """Explicit memories read at the same time, keys already turned to their distance from the context.
+
+    `layers` are the memory layers, in the order of the tensors' second axis. A slot marked in `absent` (references
+    shorter than the number of slots) is never read.
+    """
+
+    ids: tuple[str, ...]
+    layers: tuple[int, ...]
+    keys: Float[Tensor, "batch layer block kv_head slot d_head"]
+    values: Float[Tensor, "batch layer block kv_head slot d_head"]
+    absent: Bool[Tensor, "batch layer block kv_head slot"]
+
+    def __len__(self) -> int:
+        """Number of memories."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class BankBlocks:
+    """Blocks fetched from a parametric bank, one a level; `path` holds the cluster id of each level.
+
+    For each level `gate`, `up` and `down` are [layer, unit, d_model]; `layers` names the layers of the first axis.
+    """
+
+    path: tuple[int, ...]
+    layers: tuple[int, ...]
+    gate: tuple[Float[Tensor, "layer unit d_model"], ...]
+    up: tuple[Float[Tensor, "layer unit d_model"], ...]
+    down: tuple[Float[Tensor, "layer unit d_model"], ...]
+
+    def __len__(self) -> int:
+        """Number of levels."""
+        return len(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What is attached to a forward pass beside the model's own parameters."""
+
+    explicit: ExplicitBlocks | None = None
+    bank: BankBlocks | None = None
+
+
+NOTHING = Attachment()
+
+
+def mix_tensors(start: Tensor, end: Tensor, share: float) -> Tensor:
+    """Point on the straight line from start (share 0) to end (share 1)."""
+    return start if start is end else torch.lerp(start, end, share)
+
+
+def interpolate(start: Attachment, end: Attachment, share: float) -> Attachment:
+    """Attachment on the straight path of memory contents from `start` (share 0) to `end` (share 1).
+
+    Raises UserError when the two differ in layers, number of blocks or levels: there is no path between those.
+    """
+    require_same_shape(start, end)
+    explicit, bank = end.explicit, end.bank
+    if explicit is not None and start.explicit is not None:
+        explicit = replace(
+            explicit,
+            keys=mix_tensors(start.explicit.keys, explicit.keys, share),
+            values=mix_tensors(start.explicit.values, explicit.values, share),
+            absent=explicit.absent & start.explicit.absent if share < 1 else explicit.absent,
+        )
+    if bank is not None and start.bank is not None:
+        bank = replace(
+            bank,
+            gate=tuple(mix_tensors(a, b, share) for a, b in zip(start.bank.gate, bank.gate, strict=True)),
+            up=tuple(mix_tensors(a, b, share) for a, b in zip(start.bank.up, bank.up, strict=True)),
+            down=tuple(mix_tensors(a, b, share) for a, b in zip(start.bank.down, bank.down, strict=True)),
+        )
+    return Attachment(explicit, bank)
+
+
+def require_same_shape(first: Attachment, second: Attachment) -> None:
+    """Raise UserError unless both attach the same kinds of memory with the same layers, blocks and levels."""
+
+    def describe(attachment: Attachment) -> tuple[object, ...]:
+        explicit, bank = attachment.explicit, attachment.bank
+        return (
+            explicit and (explicit.layers, tuple(explicit.keys.shape[2:])),
+            bank and (bank.layers, tuple(tuple(gate.shape) for gate in bank.gate)),
+        )
+
+    if describe(first) != describe(second):
+        raise UserError(
+            "the prompt and its counterfactual have different memories attached: give both the same number of "
+            "explicit memories and bank levels"
+        )

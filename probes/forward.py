@@ -1,0 +1,286 @@
+"""One forward pass seen as writers and readers, with memories attached through public hooks.
+
+Explicit memory: one softmax over [memory; context] equals a merge of two by their log-sum-exp,
+`z = share * z_context + sum over blocks of their reads`; it needs the query, the context's scores and z. Bank blocks
+add `down(silu(gate x) * up x)` of the MLP's own input to the MLP's output. A subclass replaces what a reader takes in
+(`circuits/masking.py`); the methods named `read_...` are the only places where that happens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from probes.attachments import NOTHING, Attachment
+from probes.models import Hook, LayerWeights, Model, name_hook
+from probes.slots import read_slots, rotate, score_slots, share_attention
+from probes.units import fire_units, write_units
+
+# Score of a slot that is not there: exp() of it is 0, and unlike minus infinity its gradient is 0, not NaN.
+ABSENT = -1e30
+
+
+@dataclass(slots=True)
+class Record:
+    """Tensors of one pass, by layer; those read by a gradient stay on the autograd graph.
+
+    Streams (before the norm): `attention_stream`, `mlp_stream`, `final_stream` [batch pos d_model]. Readers' inputs:
+    `query`, `key`, `value` [batch pos head d_head] (before rotary), `memory_query` [batch pos head block d_head],
+    `mlp_input`, and `bank_input` (one a level) [batch pos d_model], after the norm. Writers: `embedding`,
+    `context_read` [batch pos head d_head], `memory_read` [batch pos head block d_head], `mlp_output`, and
+    `bank_output` (one a level) [batch pos d_model]. Attention: `pattern` [batch head query_pos key_pos] of the
+    context alone, `share` [batch pos head] left to it, `slot_weights` [batch pos head block slot].
+    """
+
+    embedding: Tensor | None = None
+    final_stream: Tensor | None = None
+    attention_stream: dict[int, Tensor] = field(default_factory=dict)
+    mlp_stream: dict[int, Tensor] = field(default_factory=dict)
+    query: dict[int, Tensor] = field(default_factory=dict)
+    key: dict[int, Tensor] = field(default_factory=dict)
+    value: dict[int, Tensor] = field(default_factory=dict)
+    memory_query: dict[int, Tensor] = field(default_factory=dict)
+    mlp_input: dict[int, Tensor] = field(default_factory=dict)
+    bank_input: dict[int, list[Tensor]] = field(default_factory=dict)
+    context_read: dict[int, Tensor] = field(default_factory=dict)
+    memory_read: dict[int, Tensor] = field(default_factory=dict)
+    mlp_output: dict[int, Tensor] = field(default_factory=dict)
+    bank_output: dict[int, list[Tensor]] = field(default_factory=dict)
+    pattern: dict[int, Tensor] = field(default_factory=dict)
+    share: dict[int, Tensor] = field(default_factory=dict)
+    slot_weights: dict[int, Tensor] = field(default_factory=dict)
+
+
+def project(
+    x: Float[Tensor, "*any d_model"], weight: Float[Tensor, "head d_model d_head"], bias: Tensor | None
+) -> Float[Tensor, "*any head d_head"]:
+    """Per-head projection of one input."""
+    y = torch.einsum("...m,hmd->...hd", x, weight)
+    return y if bias is None else y + bias
+
+
+def write_heads(
+    weights: LayerWeights,
+    context_read: Float[Tensor, "batch pos head d_head"],
+    memory_read: Float[Tensor, "batch pos head block d_head"] | None,
+) -> tuple[Float[Tensor, "batch pos head d_model"], Float[Tensor, "batch pos head block d_model"] | None]:
+    """What each head adds to the stream from the context and from each memory block.
+
+    A norm after attention (Gemma 2) is linear at its scale, so its outputs still add up over heads and blocks.
+    """
+    heads = torch.einsum("bphd,hdm->bphm", context_read, weights.output)
+    blocks = None if memory_read is None else torch.einsum("bphnd,hdm->bphnm", memory_read, weights.output)
+    norm = weights.post_attention_norm
+    if norm is not None:
+        total = heads.sum(dim=2) if blocks is None else heads.sum(dim=2) + blocks.sum(dim=(2, 3))
+        _, scale = norm.measure(total)
+        heads = norm.apply_frozen(heads, scale[:, :, None])
+        blocks = None if blocks is None else norm.apply_frozen(blocks, scale[:, :, None, None])
+    return heads, blocks
+
+
+def write_mlp(
+    weights: LayerWeights, own: Float[Tensor, "batch pos d_model"], bank: list[Tensor]
+) -> list[Float[Tensor, "batch pos d_model"]]:
+    """What the MLP and then each bank block add to the stream (through the norm after the MLP where there is one)."""
+    norm = weights.post_mlp_norm
+    if norm is None:
+        return [own, *bank]
+    _, scale = norm.measure(torch.stack([own, *bank]).sum(dim=0))
+    return [norm.apply_frozen(part, scale) for part in (own, *bank)]
+
+
+class Pass:
+    """A forward pass of `model` with `attachment`; `run` fills `record`.
+
+    `embedding` replaces the stream before the first layer; `differentiable` starts the autograd graph there;
+    `attention` records the patterns.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        attachment: Attachment = NOTHING,
+        embedding: Tensor | None = None,
+        differentiable: bool = False,
+        attention: bool = False,
+    ) -> None:
+        self.model = model
+        self.attachment = attachment
+        self.embedding = embedding
+        self.differentiable = differentiable
+        self.attention = attention
+        self.record = Record()
+        self._angles: dict[tuple[int, str], Tensor] = {}
+        self._context_total: Tensor | None = None
+
+    def run(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits; the record is filled on the way."""
+        with torch.set_grad_enabled(self.differentiable):
+            return self.model.run(tokens, self.list_hooks())
+
+    def list_hooks(self) -> list[Hook]:
+        """Every hook of the pass, in the order of the layers."""
+        hooks: list[Hook] = [(name_hook(0, "hook_in"), self._embed)]
+        for layer in range(self.model.layers):
+            points = {
+                "ln1.hook_in": self._attention_stream,
+                "attn.hook_q": self._query,
+                "attn.hook_k": self._key,
+                "attn.hook_v": self._value,
+                "attn.hook_z": self._z,
+                "ln2.hook_in": self._mlp_stream,
+                "mlp.hook_in": self._mlp_input,
+                "mlp.hook_out": self._mlp_output,
+            }
+            if self._memory_layer(layer) is not None:
+                points |= {"attn.hook_cos": self._cos, "attn.hook_sin": self._sin}
+                points["attn.hook_attn_scores"] = self._scores
+            if self.attention:
+                points["attn.hook_pattern"] = self._pattern
+            hooks += [(name_hook(layer, point), partial(function, layer=layer)) for point, function in points.items()]
+        return [*hooks, ("ln_final.hook_in", self._final)]
+
+    def read_queries(
+        self, layer: int, query: Float[Tensor, "batch pos head d_head"]
+    ) -> tuple[Float[Tensor, "batch pos head d_head"], Float[Tensor, "batch pos head block d_head"] | None]:
+        """Queries for the context and, at a memory layer, for each memory block."""
+        blocks = self._count_blocks(layer)
+        if not blocks:
+            return query, None
+        return query, query.unsqueeze(3).expand(*query.shape[:3], blocks, query.shape[3])
+
+    def read_keys(self, layer: int, key: Tensor) -> Tensor:
+        """Keys of the context, before rotary."""
+        return key
+
+    def read_values(self, layer: int, value: Tensor) -> Tensor:
+        """Values of the context."""
+        return value
+
+    def read_mlp(
+        self, layer: int, x: Float[Tensor, "batch pos d_model"]
+    ) -> tuple[Float[Tensor, "batch pos d_model"], list[Float[Tensor, "batch pos d_model"]]]:
+        """Inputs (after the norm) of the MLP and of each bank block."""
+        return x, [x.view_as(x) for _ in range(self._count_levels(layer))]
+
+    def read_final(self, stream: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """Stream (before the norm) that the logits read."""
+        return stream
+
+    def end_attention(self, layer: int) -> None:
+        """Called when the heads of a layer have read."""
+
+    def end_layer(self, layer: int) -> None:
+        """Called when the MLP and the bank blocks of a layer have written."""
+
+    def _memory_layer(self, layer: int) -> int | None:
+        explicit = self.attachment.explicit
+        return None if explicit is None or layer not in explicit.layers else explicit.layers.index(layer)
+
+    def _count_blocks(self, layer: int) -> int:
+        explicit = self.attachment.explicit
+        return 0 if explicit is None or layer not in explicit.layers else len(explicit)
+
+    def _count_levels(self, layer: int) -> int:
+        bank = self.attachment.bank
+        return 0 if bank is None or layer not in bank.layers else len(bank)
+
+    def _embed(self, stream: Tensor, hook: Any) -> Tensor:
+        stream = (stream if self.embedding is None else self.embedding).detach()
+        self.record.embedding = stream.requires_grad_(self.differentiable)
+        return stream
+
+    def _attention_stream(self, stream: Tensor, hook: Any, layer: int) -> None:
+        self.record.attention_stream[layer] = stream
+
+    def _mlp_stream(self, stream: Tensor, hook: Any, layer: int) -> None:
+        self.record.mlp_stream[layer] = stream
+
+    def _query(self, query: Tensor, hook: Any, layer: int) -> Tensor:
+        query, memory = self.read_queries(layer, query)
+        self.record.query[layer] = query
+        if memory is not None:
+            self.record.memory_query[layer] = memory
+        return query
+
+    def _key(self, key: Tensor, hook: Any, layer: int) -> Tensor:
+        self.record.key[layer] = self.read_keys(layer, key)
+        return self.record.key[layer]
+
+    def _value(self, value: Tensor, hook: Any, layer: int) -> Tensor:
+        self.record.value[layer] = self.read_values(layer, value)
+        return self.record.value[layer]
+
+    def _cos(self, angles: Tensor, hook: Any, layer: int) -> None:
+        self._angles[layer, "cos"] = angles
+
+    def _sin(self, angles: Tensor, hook: Any, layer: int) -> None:
+        self._angles[layer, "sin"] = angles
+
+    def _scores(self, scores: Float[Tensor, "batch head query_pos key_pos"], hook: Any, layer: int) -> None:
+        self._context_total = torch.logsumexp(scores, dim=-1).transpose(1, 2)
+
+    def _pattern(self, pattern: Tensor, hook: Any, layer: int) -> None:
+        self.record.pattern[layer] = pattern
+
+    def _z(self, z: Float[Tensor, "batch pos head d_head"], hook: Any, layer: int) -> Tensor:
+        index = self._memory_layer(layer)
+        if index is not None:
+            z = self._merge(z, layer, index)
+        else:
+            self.record.context_read[layer] = z
+        self.end_attention(layer)
+        return z
+
+    def _merge(self, z: Float[Tensor, "batch pos head d_head"], layer: int, index: int) -> Tensor:
+        explicit, form = self.attachment.explicit, self.model.attention
+        assert explicit is not None and form is not None and self._context_total is not None
+        record, batch = self.record, z.shape[0]
+        query = self._turn(record.memory_query[layer], layer)
+        keys = explicit.keys[:, index].expand(batch, *explicit.keys.shape[2:])
+        values = explicit.values[:, index].expand(batch, *explicit.values.shape[2:])
+        scores = score_slots(query, keys.to(query.dtype), form.scale, form.soft_cap)
+        absent = explicit.absent[:, index].repeat_interleave(self.model.heads // self.model.kv_heads, dim=2)
+        scores = scores.masked_fill(absent.transpose(1, 2)[:, None], ABSENT)
+        share, weights = share_attention(scores, self._context_total)
+        record.context_read[layer] = z * share[..., None]
+        record.memory_read[layer] = read_slots(weights, values.to(weights.dtype))
+        record.share[layer], record.slot_weights[layer] = share, weights
+        return record.context_read[layer] + record.memory_read[layer].sum(dim=3)
+
+    def _turn(self, query: Float[Tensor, "batch pos head block d_head"], layer: int) -> Tensor:
+        """Queries as the model itself would turn them: norm on queries where there is one, then rotary."""
+        norm = self.model.weights[layer].query_norm
+        if norm is not None:
+            query = norm.apply(query)
+        flat = query.flatten(2, 3)
+        return rotate(flat, self._angles[layer, "cos"], self._angles[layer, "sin"]).view_as(query)
+
+    def _mlp_input(self, x: Tensor, hook: Any, layer: int) -> Tensor:
+        self.record.mlp_input[layer], self.record.bank_input[layer] = self.read_mlp(layer, x)
+        return self.record.mlp_input[layer]
+
+    def _mlp_output(self, own: Tensor, hook: Any, layer: int) -> Tensor:
+        self.record.mlp_output[layer] = own
+        self.record.bank_output[layer] = [
+            self._read_bank(layer, level, x) for level, x in enumerate(self.record.bank_input[layer])
+        ]
+        self.end_layer(layer)
+        return own + sum(self.record.bank_output[layer]) if self.record.bank_output[layer] else own
+
+    def _read_bank(self, layer: int, level: int, x: Float[Tensor, "batch pos d_model"]) -> Tensor:
+        bank = self.attachment.bank
+        assert bank is not None
+        index = bank.layers.index(layer)
+        gate, up, down = (part[level][index][None].to(x.dtype) for part in (bank.gate, bank.up, bank.down))
+        return write_units(fire_units(x, gate, up), down)
+
+    def _final(self, stream: Tensor, hook: Any) -> Tensor:
+        self.record.final_stream = self.read_final(stream)
+        return self.record.final_stream

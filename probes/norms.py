@@ -1,0 +1,58 @@
+"""Layer norm and RMS norm as values: apply them, and pull a gradient back through them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A norm over the last axis: `weight * (x - mean) / scale + bias`, the mean left in where `centred` is false.
+
+    `weight` is the factor that is applied, so a checkpoint that stores it less one (Gemma) has one added. `epsilon`
+    is added to the mean square before the root.
+    """
+
+    weight: Float[Tensor, " width"]
+    bias: Float[Tensor, " width"] | None
+    epsilon: float
+    centred: bool
+
+    def measure(self, x: Float[Tensor, "*any width"]) -> tuple[Float[Tensor, "*any width"], Float[Tensor, "*any 1"]]:
+        """Centred input and its scale (root of mean square plus epsilon), in float32 as the models compute it."""
+        x = x.float()
+        if self.centred:
+            x = x - x.mean(dim=-1, keepdim=True)
+        return x, torch.sqrt(x.square().mean(dim=-1, keepdim=True) + self.epsilon)
+
+    def apply(self, x: Float[Tensor, "*any width"]) -> Float[Tensor, "*any width"]:
+        """The norm of x."""
+        centred, scale = self.measure(x)
+        y = centred / scale * self.weight
+        if self.bias is not None:
+            y = y + self.bias
+        return y.to(x.dtype)
+
+    def apply_frozen(
+        self, x: Float[Tensor, "*any width"], scale: Float[Tensor, "*any2 1"]
+    ) -> Float[Tensor, "*any width"]:
+        """The norm's linear part at a given scale, without bias: adds up over the terms of a sum."""
+        if self.centred:
+            x = x - x.mean(dim=-1, keepdim=True)
+        return x / scale * self.weight
+
+    def pull_back(
+        self, gradient: Float[Tensor, "*any width"], x: Float[Tensor, "*any2 width"]
+    ) -> Float[Tensor, "*any width"]:
+        """Gradient at the norm's input `x`, given the gradient at its output (exact, epsilon included)."""
+        centred, scale = self.measure(x)
+        normed = centred / scale
+        weighted = gradient * self.weight
+        pulled = weighted - normed * (weighted * normed).mean(dim=-1, keepdim=True)
+        if self.centred:
+            pulled = pulled - weighted.mean(dim=-1, keepdim=True)
+        return pulled / scale
