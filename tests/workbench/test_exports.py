@@ -1,0 +1,242 @@
+"""Every format: the same bytes for the same run, nothing hostile gets through, and what can be read back is."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jsonschema
+import networkx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from probes.errors import UserError
+from workbench.exports import EXPORTS
+from workbench.exports_graphml import clean_xml
+from workbench.exports_json import COPIED, encode_document, load_schema, read_json, write_json
+from workbench.exports_schema import check_value
+from workbench.exports_tables import EDGE_COLUMNS, NODE_COLUMNS
+from workbench.runs import Run
+
+TABLES = ("csv", "csv-nodes")
+HOSTILE = [
+    "=HYPERLINK(1)",
+    "+1",
+    "-1",
+    "@SUM(1)",
+    " =1",
+    "\t=1",
+    "\r\n",
+    "\x00\x1b[31m",
+    "\ufffe",
+    "\ud800",
+    "<&>\"'",
+    "]]>",
+    "\u202e",
+    "日本語",
+    "",
+]
+hostile_tokens = st.lists(st.text(st.characters(), max_size=8) | st.sampled_from(HOSTILE), min_size=5, max_size=5)
+
+
+def read_table(data: bytes) -> list[dict[str, str]]:
+    """Rows of a CSV file."""
+    return list(csv.DictReader(io.StringIO(data.decode(), newline="")))
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTS))
+def test_the_table_is_keyed_by_name_and_says_what_is_lost(name: str) -> None:
+    export = EXPORTS[name]
+    assert export.name == name
+    assert export.suffix.startswith(".")
+    assert export.label
+    assert export.drops
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTS))
+def test_equal_runs_give_equal_bytes(name: str, build_run: Callable[..., Run]) -> None:
+    assert EXPORTS[name].write(build_run()) == EXPORTS[name].write(build_run())
+    assert EXPORTS[name].write(build_run()) != EXPORTS[name].write(build_run(seed=1))
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@given(tokens=hostile_tokens)
+def test_hostile_tokens_survive_json(build_run: Callable[..., Run], tokens: list[str]) -> None:
+    run = build_run(tokens=tokens)
+    read = read_json(write_json(run))
+    assert read.circuit == run.circuit
+    assert read.tokens == run.tokens
+    assert read.about == {name: run.about[name] for name in COPIED}
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@given(tokens=hostile_tokens)
+def test_hostile_tokens_survive_graphml(build_run: Callable[..., Run], tokens: list[str]) -> None:
+    run = build_run(tokens=tokens)
+    graph = networkx.parse_graphml(EXPORTS["graphml"].write(run).decode(), force_multigraph=True)
+    assert set(graph.nodes) == {node.id for node in run.circuit.nodes}
+    assert graph.number_of_edges() == len(run.circuit.edges) + len(run.circuit.moves)
+    for node in run.circuit.nodes:
+        assert graph.nodes[node.id]["score"] == node.score
+        assert graph.nodes[node.id].get("token", "") == clean_xml(tokens[node.position])
+    found = sorted(data["score"] for *_, data in graph.edges(data=True) if data["relation"] == "edge")
+    assert found == sorted(edge.score for edge in run.circuit.edges)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@given(tokens=hostile_tokens)
+def test_no_cell_starts_a_formula(build_run: Callable[..., Run], tokens: list[str]) -> None:
+    run = build_run(tokens=tokens)
+    for name in TABLES:
+        for row in read_table(EXPORTS[name].write(run)):
+            assert not row["token"].lstrip().startswith(("=", "+", "-", "@"))
+            assert not row["token"].startswith(("\t", "\r"))
+
+
+def test_tables_hold_every_edge_and_node(run: Run) -> None:
+    edges, nodes = (read_table(EXPORTS[name].write(run)) for name in TABLES)
+    assert tuple(edges[0]) == EDGE_COLUMNS
+    assert tuple(nodes[0]) == NODE_COLUMNS
+    assert [(row["writer"], row["reader"], row["role"], float(row["score"])) for row in edges] == [
+        (edge.writer, edge.reader, edge.role, edge.score) for edge in run.circuit.edges
+    ]
+    assert [(row["node"], float(row["score"])) for row in nodes] == [
+        (node.id, node.score) for node in run.circuit.nodes
+    ]
+
+
+def test_parallel_edges_are_kept_apart_in_graphml(run: Run) -> None:
+    graph = networkx.parse_graphml(EXPORTS["graphml"].write(run).decode(), force_multigraph=True)
+    keys = [key for *_, key in graph.edges(keys=True)]
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_schema_is_one_and_our_documents_obey_it(run: Run) -> None:
+    schema = load_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(json.loads(write_json(run)))
+
+
+def edit_document(document: Any, path: list[Any], value: Any) -> None:
+    """Set (or with `...` remove) the value at a path."""
+    *way, last = path
+    for step in way:
+        document = document[step]
+    if value is ...:
+        del document[last]
+    else:
+        document[last] = value
+
+
+FAULTS: list[tuple[list[Any], Any, str]] = [
+    (["nodes", 3, "score"], "high", r"\$\.nodes\[3\]\.score is 'high', wanted number"),
+    (["nodes", 0, "score"], None, r"\$\.nodes\[0\]\.score is None, wanted number"),
+    (["nodes", 0, "score"], True, r"\$\.nodes\[0\]\.score is True, wanted number"),
+    (["nodes", 0, "colour"], "red", r"\$\.nodes\[0\] has the unknown key 'colour'"),
+    (["nodes", 0, "id"], "m1", r"\$\.nodes\[0\]\.id is 'm1', wanted text of the form"),
+    (["nodes", 0, "kind"], "neuron", r"\$\.nodes\[0\]\.kind is 'neuron', wanted one of embedding"),
+    (["edges", 2, "role"], "o", r"\$\.edges\[2\]\.role is 'o', wanted one of q, k, v, in"),
+    (["edges", 2, "writer"], ..., r"\$\.edges\[2\]\.writer is missing"),
+    (["moves"], ..., r"\$\.moves is missing"),
+    (["plan", "layers"], 0, r"\$\.plan\.layers is 0, wanted 1 or more"),
+    (["plan", "layers"], 2.5, r"\$\.plan\.layers is 2.5, wanted integer"),
+    (["unit"], "bits", r"\$\.unit is 'bits', wanted one of logits, nats, probability"),
+    (["requested"], -1, r"\$\.requested is -1, wanted 0 or more"),
+    (["pair", "clean_tokens", 1], 7, r"\$\.pair\.clean_tokens\[1\] is 7, wanted string"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), FAULTS, ids=lambda value: str(value)[:30])
+def test_a_fault_is_named_and_the_oracle_agrees(run: Run, path: list[Any], value: Any, message: str) -> None:
+    document = json.loads(write_json(run))
+    edit_document(document, path, value)
+    assert not jsonschema.Draft202012Validator(load_schema()).is_valid(document)
+    with pytest.raises(UserError, match=message):
+        read_json(json.dumps(document).encode())
+
+
+def test_references_must_hold(run: Run) -> None:
+    cases: list[tuple[list[Any], Any, str]] = [
+        (["edges", 0, "writer"], "m0@99", r"\$\.edges\[0\]\.writer is 'm0@99', which no node has as id"),
+        (["nodes", 0, "position"], 3, r"\$\.nodes\[0\]\.position is 3, its id says"),
+        (["pair", "clean_tokens"], [], r"\$\.nodes\[0\]\.position is \d, beyond the prompt's tokens"),
+    ]
+    for path, value, message in cases:
+        document = json.loads(write_json(run))
+        document["nodes"].sort(key=lambda node: node["position"] == 3)
+        edit_document(document, path, value)
+        with pytest.raises(UserError, match=message):
+            read_json(json.dumps(document).encode())
+    document = json.loads(write_json(run))
+    document["nodes"].append(document["nodes"][0])
+    with pytest.raises(UserError, match="for the second time"):
+        read_json(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"format": NaN}', "NaN is not a JSON number"),
+        (b'{"a": 1, "a": 2}', "the key 'a' occurs twice"),
+        (b"[]", "its format is not"),
+        (b'{"format": "memory-circuits/run"}', "its format is not"),
+        (b'{"format": "memory-circuits/circuit", "version": 2}', "version 2; this release reads 1"),
+        (b'{"format": "memory-circuits/circuit", "version": 1}', r"\$\.\w+ is missing"),
+    ],
+)
+def test_what_is_no_circuit_file_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_json(data)
+
+
+@pytest.mark.parametrize("text", ["1e999", "-1e999", "1" + "0" * 400])
+def test_a_number_that_no_float_holds_is_refused(run: Run, text: str) -> None:
+    document = json.loads(write_json(run))
+    document["edges"][0]["score"] = 12345678
+    data = json.dumps(document).replace("12345678", text).encode()
+    with pytest.raises(UserError, match=r"\$\.edges\[0\]\.score is .*wanted number"):
+        read_json(data)
+
+
+def test_whole_numbers_are_scores_too(run: Run) -> None:
+    document = encode_document(run)
+    document["edges"][0]["score"] = 3
+    read = read_json(json.dumps(document).encode())
+    assert read.circuit.edges[0].score == 3.0
+    assert isinstance(read.circuit.edges[0].score, float)
+
+
+def test_a_run_with_a_broken_number_is_not_written(run: Run) -> None:
+    edges = (replace(run.circuit.edges[0], score=math.nan), *run.circuit.edges[1:])
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(replace(run, circuit=replace(run.circuit, edges=edges)))
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["q", "in", "m1@0", "logits@4", ""]),
+    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.sampled_from(["id", "score"]), parts, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data(), value=values)
+def test_our_checker_agrees_with_jsonschema(build_run: Callable[..., Run], data: st.DataObject, value: Any) -> None:
+    document = json.loads(write_json(build_run(edges=4)))
+    path: list[Any] = [data.draw(st.sampled_from(sorted(document)))]
+    inner = document[path[0]]
+    while isinstance(inner, dict | list) and inner and data.draw(st.booleans()):
+        path.append(data.draw(st.sampled_from(sorted(inner) if isinstance(inner, dict) else range(len(inner)))))
+        inner = inner[path[-1]]
+    edit_document(document, path, value)
+    oracle = jsonschema.Draft202012Validator(load_schema()).is_valid(document)
+    assert (check_value(document, load_schema()) == "") == oracle

@@ -1,0 +1,63 @@
+"""A circuit as GraphML: a directed multigraph that networkx, Gephi, yEd and Cytoscape open."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from workbench.exports_tables import find_token
+from workbench.runs import Run
+from workbench.views.describe import describe_node
+
+# XML 1.0 has no way to write these, and parsers turn a carriage return into a line feed.
+_UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def picture_character(found: re.Match[str]) -> str:
+    """The picture Unicode has of a control character, or U+FFFD where it has none."""
+    code = ord(found.group())
+    return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
+
+
+def clean_xml(text: object) -> str:
+    """Text that XML can hold and that comes back the same from a parser."""
+    return _UNWRITABLE.sub(picture_character, str(text))
+
+
+def build_graph(run: Run) -> Any:
+    """networkx.MultiDiGraph of a circuit: `relation` is `edge` or `attention`, scores in the graph's `unit`."""
+    import networkx
+
+    circuit, pair = run.circuit, run.about["pair"]
+    graph = networkx.MultiDiGraph(
+        prompt=clean_xml(pair["clean"]),
+        answer=clean_xml(pair["answer"]),
+        foil=clean_xml(pair["foil"]),
+        **{name: clean_xml(getattr(circuit, name)) for name in ("method", "ablation", "metric", "unit")},
+    )
+    for node in circuit.nodes:
+        graph.add_node(
+            node.id,
+            label=clean_xml(describe_node(node, run.tokens, circuit.unit)),
+            kind=str(node.component.kind),
+            layer=node.component.layer,
+            head=node.component.head,
+            block=node.component.block,
+            position=node.position,
+            token=clean_xml(find_token(run.tokens, node.position)),
+            score=node.score,
+        )
+    for index, edge in enumerate(circuit.edges):
+        graph.add_edge(edge.writer, edge.reader, f"e{index}", relation="edge", role=edge.role, score=edge.score)
+    for index, move in enumerate(circuit.moves):
+        graph.add_edge(move.source, move.target, f"m{index}", relation="attention", attention=move.weight)
+    return graph
+
+
+def write_graphml(run: Run) -> bytes:
+    """GraphML of a circuit; the same run gives the same bytes, whichever XML library is installed."""
+    from networkx.readwrite.graphml import GraphMLWriter
+
+    # networkx.write_graphml would take lxml when it is there, whose output differs.
+    writer = GraphMLWriter(graph=build_graph(run), encoding="utf-8", prettyprint=True)
+    return b'<?xml version="1.0" encoding="utf-8"?>\n' + str(writer).encode() + b"\n"

@@ -1,0 +1,149 @@
+"""Our own circuit file: one versioned JSON document, the schema it obeys, and a strict reader.
+
+The document holds the circuit, what was asked, how it was measured and with what: everything that a figure or a
+table needs. `circuit.schema.json` (JSON Schema, 2020-12) lies beside this module; the reader checks a document
+against that same file, so that the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Any, NoReturn
+
+from circuits.circuit import Circuit
+from probes.errors import UserError
+from workbench.exports_schema import check_value
+from workbench.exports_tables import find_token
+from workbench.runs import Run, decode_circuit
+from workbench.views.describe import describe_node
+
+FORMAT = "memory-circuits/circuit"
+VERSION = 1
+COPIED = ("question", "settings", "model", "memories", "fact", "pair", "faithfulness", "versions", "command")
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitFile:
+    """A circuit read from a file; `about` holds the document's keys that `COPIED` names."""
+
+    about: dict[str, Any]
+    circuit: Circuit
+
+    @property
+    def tokens(self) -> list[str]:
+        """Tokens of the clean prompt."""
+        return list(self.about["pair"]["clean_tokens"])
+
+
+@functools.cache
+def load_schema() -> dict[str, Any]:
+    """The JSON Schema of the document."""
+    text = resources.files("workbench").joinpath("circuit.schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def encode_document(run: Run) -> dict[str, Any]:
+    """The document as a JSON object."""
+    circuit = run.circuit
+    nodes = [
+        {
+            "id": node.id,
+            "kind": str(node.component.kind),
+            "layer": node.component.layer,
+            "head": node.component.head,
+            "block": node.component.block,
+            "position": node.position,
+            "token": find_token(run.tokens, node.position),
+            "label": describe_node(node, run.tokens, circuit.unit),
+            "score": node.score,
+        }
+        for node in circuit.nodes
+    ]
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        **{name: run.about.get(name) for name in COPIED},
+        **{name: getattr(circuit, name) for name in ("method", "ablation", "metric", "unit", "requested", "total")},
+        "plan": asdict(circuit.plan),
+        "nodes": nodes,
+        "edges": [asdict(edge) for edge in circuit.edges],
+        "moves": [asdict(move) for move in circuit.moves],
+    }
+
+
+def write_json(run: Run) -> bytes:
+    """The document's bytes: UTF-8, sorted keys, numbers that read back the same."""
+    # ensure_ascii: a token may be half a character, which UTF-8 cannot hold but a JSON escape can.
+    text = json.dumps(encode_document(run), ensure_ascii=True, indent=1, sort_keys=True, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """NaN and Infinity are no JSON."""
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys are all different."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+        raise ValueError(f"the key {twice[:80]!r} occurs twice in one object")
+    return found
+
+
+def parse_document(data: bytes) -> Any:
+    """JSON value of a file. Raises UserError when it is not strict JSON."""
+    try:
+        return json.loads(data, parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"not a circuit file: it is not JSON ({error})") from None
+
+
+def spell_floats(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with whole numbers such as 1 made floats where a score or weight is meant."""
+    edges = [{**edge, "score": float(edge["score"])} for edge in document["edges"]]
+    moves = [{**move, "weight": float(move["weight"])} for move in document["moves"]]
+    return {**document, "edges": edges, "moves": moves}
+
+
+def check_references(document: dict[str, Any], circuit: Circuit) -> None:
+    """Raise UserError, naming the field, when nodes contradict their ids or edges join what is not there."""
+    known: set[str] = set()
+    for index, (node, listed) in enumerate(zip(circuit.nodes, document["nodes"], strict=True)):
+        field = f"$.nodes[{index}]"
+        if node.id in known:
+            raise UserError(f"not a circuit file: {field}.id is {node.id!r} for the second time")
+        known.add(node.id)
+        part = node.component
+        meant = {"kind": str(part.kind), "layer": part.layer, "head": part.head, "block": part.block}
+        for name, value in {**meant, "position": node.position}.items():
+            if listed[name] != value:
+                raise UserError(f"not a circuit file: {field}.{name} is {listed[name]!r}, its id says {value!r}")
+        if node.position >= len(document["pair"]["clean_tokens"]):
+            raise UserError(f"not a circuit file: {field}.position is {node.position}, beyond the prompt's tokens")
+    for name, ends in (("edges", ("writer", "reader")), ("moves", ("source", "target"))):
+        for index, item in enumerate(document[name]):
+            for end in ends:
+                if item[end] not in known:
+                    field = f"$.{name}[{index}].{end}"
+                    raise UserError(f"not a circuit file: {field} is {item[end]!r}, which no node has as id")
+
+
+def read_json(data: bytes) -> CircuitFile:
+    """Circuit of a document that `write_json` wrote. Raises UserError that names the field at fault."""
+    document = parse_document(data)
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise UserError(f"not a circuit file: its format is not {FORMAT!r}")
+    if document.get("version") != VERSION:
+        raise UserError(f"the circuit file has version {document.get('version')!r}; this release reads {VERSION}")
+    fault = check_value(document, load_schema())
+    if fault:
+        raise UserError(f"not a circuit file: {fault}")
+    circuit = decode_circuit(spell_floats(document))
+    check_references(document, circuit)
+    return CircuitFile({name: document[name] for name in COPIED}, circuit)
