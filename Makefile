@@ -1,0 +1,62 @@
+# memory-circuits: `make app` opens the workbench, `make test` runs all checks. Needs Python 3.11 or newer, pip, make.
+#
+# Both make the environment on their first run. It is installed again only when the contents of pyproject.toml or
+# constraints.txt change: the stamp's name holds their checksum.
+
+PYTHON ?= python3
+PORT ?= 8501
+ADDRESS ?= 127.0.0.1
+# Test workers; each browser test has a server of its own.
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+SUM := $(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
+APP := $(VENV)/app-$(SUM)
+TEST := $(VENV)/test-$(SUM)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+.PHONY: app test test-all check format docs clean help
+
+help: ## list these targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+app: $(APP) ## open the workbench at $(ADDRESS):$(PORT)
+	$(BIN)/memory-circuits app --port $(PORT) --address $(ADDRESS)
+
+check: $(TEST) ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: check ## everything but what runs for minutes
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
+
+test-all: check ## everything
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile -m ""
+
+format: $(TEST) ## write what the formatter wants
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(TEST) ## write docs/commands.md from the commands
+	$(BIN)/python -m workbench.commands.reference > docs/commands.md
+
+clean: ## remove the environment and caches; runs stay
+	rm -rf $(VENV) build dist *.egg-info .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "memory-circuits needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(APP): | $(BIN)/python
+	@echo "installing: a few minutes, once"
+	$(INSTALL) '.[encoder]'
+	@rm -f $(VENV)/app-* && touch $@
+
+$(TEST): | $(BIN)/python
+	@echo "installing with what the tests need: a few minutes, once"
+	$(INSTALL) '.[encoder,test]'
+	@rm -f $(VENV)/app-* $(VENV)/test-* && touch $(APP) $@
