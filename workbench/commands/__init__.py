@@ -1,0 +1,1 @@
+"""The commands of `memory-circuits`: one module a command or family; `workbench.cli` lists them."""

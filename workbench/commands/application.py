@@ -1,0 +1,63 @@
+"""`app`: opens the workbench in the browser, served from this machine to this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import subprocess
+import sys
+
+from probes.errors import UserError
+from workbench.commands.command import Answer, Command
+from workbench.serving import build_command
+
+PORT = 8501
+ADDRESS = "127.0.0.1"
+
+
+def declare_app(parser: argparse.ArgumentParser) -> None:
+    """Where to listen."""
+    parser.add_argument("--port", metavar="N", type=int, default=PORT, help="port to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--address",
+        metavar="IP",
+        default=ADDRESS,
+        help="address to listen on; others than the default let others in (default: %(default)s)",
+    )
+
+
+def check_address(address: str, port: int) -> None:
+    """Raise UserError unless a server can listen there now."""
+    if not 1 <= port <= 65535:
+        raise UserError(f"--port is {port}: choose a whole number from 1 to 65535")
+    try:
+        family, *_, target = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(target)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot listen on {address}:{port} ({reason}): choose another --port or --address") from None
+
+
+def open_app(options: argparse.Namespace) -> Answer:
+    """Serve the workbench until it is stopped; the server's own words go to standard error."""
+    check_address(options.address, options.port)
+    command = build_command(options.port, options.address)
+    url = f"http://{options.address}:{options.port}"
+    if options.json:
+        print(json.dumps({"url": url, "command": command}), flush=True)
+    else:
+        print(f"memory-circuits is at {url} (Ctrl-C stops it)", flush=True)
+    code = subprocess.call(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())
+    return Answer(None, "", code)
+
+
+APP = Command(
+    "app",
+    "Open the workbench in the browser.",
+    "memory-circuits app --port 8502",
+    declare_app,
+    open_app,
+)

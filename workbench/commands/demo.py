@@ -1,0 +1,73 @@
+"""`demo train` and `demo evaluate`: the shipped model made again, or one like it, and measured."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from probes.errors import UserError
+from workbench.commands.command import Answer, Command
+from workbench.commands.terminal import clean_text, format_table, show_progress
+from workbench.library import find_shipped
+
+HEADINGS = ("experiment", "condition", "bucket", "paraphrase", "accuracy", "n", "low", "high")
+
+
+def declare_train(parser: argparse.ArgumentParser) -> None:
+    """The configuration and the folder to fill."""
+    parser.add_argument("--config", metavar="FILE", help="TOML file; left out, the one of the shipped model")
+    parser.add_argument("--out", metavar="FOLDER", required=True, help="folder for the model, its memories and facts")
+    parser.add_argument("--no-resume", action="store_true", help="start anew where an earlier training was stopped")
+
+
+def train_demo(options: argparse.Namespace) -> Answer:
+    """Train a model and its memories on a small world of facts."""
+    from workbench import demo
+
+    config = Path(options.config) if options.config else Path(demo.__file__).with_name("default.toml")
+    if not config.is_file():
+        raise UserError(f"no file {options.config[:200]!r}: name a TOML file, or leave --config out")
+    out = Path(options.out)
+    with show_progress() as tick:
+        demo.train(config, out, resume=not options.no_resume, progress=tick)
+    return Answer({"folder": str(out), "config": str(config)}, f"trained: {clean_text(out)}")
+
+
+def declare_evaluate(parser: argparse.ArgumentParser) -> None:
+    """The folder and how much of it."""
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", help="folder of a trained demo; left out, the shipped")
+    parser.add_argument(
+        "--seed", metavar="N", type=int, default=0, help="seed of the choice of facts (default: %(default)s)"
+    )
+    parser.add_argument("--limit", metavar="N", type=int, help="facts per row; left out, all of them")
+
+
+def evaluate_demo(options: argparse.Namespace) -> Answer:
+    """Accuracy in every condition and frequency bucket, with its interval."""
+    from workbench import demo
+
+    folder = Path(options.folder) if options.folder else find_shipped()
+    if not folder.is_dir():
+        raise UserError(f"no folder {options.folder[:200]!r}: name one that `memory-circuits demo train` made")
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--limit is {options.limit}: give a whole number from 1, or leave it out")
+    rows = demo.evaluate(folder, seed=options.seed, limit=options.limit)
+    table = format_table(HEADINGS, [[row[name] for name in HEADINGS] for row in rows])
+    return Answer({"folder": str(folder), "rows": rows}, table)
+
+
+TRAIN = Command(
+    "demo train",
+    "Train the demo model and its memories on a corpus that this command generates.",
+    "memory-circuits demo train --out demo-model",
+    declare_train,
+    train_demo,
+)
+
+EVALUATE = Command(
+    "demo evaluate",
+    "Measure how often a demo model answers right, by condition and frequency.",
+    "memory-circuits demo evaluate --limit 100",
+    declare_evaluate,
+    evaluate_demo,
+)

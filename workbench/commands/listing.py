@@ -1,0 +1,91 @@
+"""`show` and `runs`: read saved runs; neither imports torch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from probes.errors import UserError
+from workbench.commands.command import Answer, Command
+from workbench.commands.summaries import format_summary, resolve_run, summarise_run
+from workbench.commands.terminal import clean_text, format_table
+from workbench.library import find_runs
+from workbench.runs import list_runs, load_run
+
+HEADINGS = ("run", "prompt and answer", "method", "ablation", "metric", "edges", "faithfulness")
+
+
+def declare_show(parser: argparse.ArgumentParser) -> None:
+    """The run, and how much of it."""
+    parser.add_argument("run", metavar="RUN", help="folder of a run, or its name in the runs folder")
+    parser.add_argument("--edges", metavar="N", type=int, default=0, help="also list the N strongest edges")
+
+
+def show_run(options: argparse.Namespace) -> Answer:
+    """Summary of a saved run."""
+    folder = resolve_run(options.run)
+    run = load_run(folder)
+    summary = summarise_run(run, folder)
+    text = format_summary(summary)
+    edges = run.circuit.edges[: max(options.edges, 0)]
+    if edges:
+        rows = [(edge.writer, edge.reader, edge.role, edge.score) for edge in edges]
+        text += "\n\n" + format_table(("from", "to", "as", run.circuit.unit), rows)
+        summary["strongest_edges"] = [
+            {"writer": edge.writer, "reader": edge.reader, "role": edge.role, "score": edge.score} for edge in edges
+        ]
+    return Answer({**summary, "versions": run.about["versions"], "command": run.about["command"]}, text)
+
+
+def declare_runs(parser: argparse.ArgumentParser) -> None:
+    """The folder to look in."""
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", help="folder of runs; left out, the runs folder")
+
+
+def describe_entry(path: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """One line of the list as a JSON object; what a run does not say is None."""
+    pair, circuit = about.get("pair") or {}, about.get("circuit") or {}
+    return {
+        "run": str(path),
+        "clean": pair.get("clean"),
+        "answer": pair.get("answer"),
+        **{name: circuit.get(name) for name in ("method", "ablation", "metric", "unit")},
+        "edges": len(circuit.get("edges") or ()),
+        "faithfulness": (about.get("faithfulness") or {}).get("normalised"),
+    }
+
+
+def list_saved(options: argparse.Namespace) -> Answer:
+    """The runs of a folder, one line each."""
+    folder = Path(options.folder) if options.folder else find_runs()
+    if options.folder and not folder.is_dir():
+        raise UserError(f"no folder {options.folder[:200]!r}: name one that holds runs, or leave it out")
+    entries = [describe_entry(path, about) for path, about in list_runs(folder)]
+    rows = [
+        (
+            Path(entry["run"]).name,
+            f"{entry['clean']} → {str(entry['answer']).strip()}",
+            *(entry[name] for name in ("method", "ablation", "metric", "edges", "faithfulness")),
+        )
+        for entry in entries
+    ]
+    empty = f"no runs in {clean_text(folder)}: `memory-circuits trace` makes one"
+    return Answer({"folder": str(folder), "runs": entries}, format_table(HEADINGS, rows, width=60) if rows else empty)
+
+
+SHOW = Command(
+    "show",
+    "Summarise a saved run: what was asked, how it was measured, what was found.",
+    "memory-circuits show runs/france-capital-1a2b3c4d --edges 20",
+    declare_show,
+    show_run,
+)
+
+RUNS = Command(
+    "runs",
+    "List the saved runs of a folder.",
+    "memory-circuits runs",
+    declare_runs,
+    list_saved,
+)

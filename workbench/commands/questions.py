@@ -1,0 +1,118 @@
+"""Options that say what is asked and how: shared by the commands that run the model."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from typing import Any
+
+from probes.errors import UserError
+from workbench.commands.command import list_choices
+from workbench.settings import ABLATIONS, METHODS, METRICS, Question, Settings
+
+DEFAULTS = Settings()
+
+
+def declare_question(parser: argparse.ArgumentParser) -> None:
+    """Options of a question: a shipped fact, or a prompt with its answer."""
+    group = parser.add_argument_group("question")
+    group.add_argument("--fact", metavar="ID", default="", help="a shipped fact; `memory-circuits facts` lists them")
+    group.add_argument("--prompt", metavar="TEXT", default="", help="a prompt of your own, up to the answer")
+    group.add_argument("--answer", metavar="TEXT", default="", help="the answer to explain; one token, with its space")
+    group.add_argument("--foil", metavar="TEXT", default="", help="the answer to compare with; chosen when left out")
+    group.add_argument(
+        "--counterfactual", metavar="TEXT", default="", help="the prompt that leads to the foil; chosen when left out"
+    )
+
+
+def declare_model(parser: argparse.ArgumentParser) -> None:
+    """Options of the model and of what is attached to it."""
+    group = parser.add_argument_group("model and memories")
+    group.add_argument(
+        "--model",
+        metavar="NAME|FOLDER",
+        default=DEFAULTS.model,
+        help="`shipped`, a folder, or a hub name (default: %(default)s)",
+    )
+    group.add_argument(
+        "--bank",
+        metavar="auto|none|FOLDER",
+        default=DEFAULTS.bank,
+        help="parametric memory blocks to attach (default: %(default)s)",
+    )
+    group.add_argument(
+        "--memory",
+        metavar="auto|none|FOLDER",
+        default=DEFAULTS.memory,
+        help="explicit memories to attach (default: %(default)s)",
+    )
+    group.add_argument(
+        "--text",
+        metavar="auto|none|FILE",
+        default=DEFAULTS.text,
+        help="text to put before the prompt (default: %(default)s)",
+    )
+    group.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default=DEFAULTS.dtype,
+        help="precision (default: %(default)s)",
+    )
+    group.add_argument(
+        "--device", metavar="NAME", default=DEFAULTS.device, help="`auto`, `cpu`, `cuda`, `mps` (default: %(default)s)"
+    )
+    group.add_argument(
+        "--trust-remote-code", action="store_true", help="let the model's own Python code run; it can do anything"
+    )
+
+
+def declare_method(parser: argparse.ArgumentParser) -> None:
+    """Options of the attribution."""
+    group = parser.add_argument_group("attribution")
+    for name, table in (("method", METHODS), ("ablation", ABLATIONS), ("metric", METRICS)):
+        default = getattr(DEFAULTS, name)
+        group.add_argument(
+            f"--{name}", choices=tuple(table), default=default, help=f"{list_choices(table)} (default: %(default)s)"
+        )
+    group.add_argument(
+        "--edges",
+        metavar="N",
+        type=int,
+        default=DEFAULTS.edges,
+        help="edges to keep in the circuit (default: %(default)s)",
+    )
+    group.add_argument(
+        "--steps",
+        metavar="N",
+        type=int,
+        default=DEFAULTS.steps,
+        help="points of the path of eap-ig (default: %(default)s)",
+    )
+    group.add_argument(
+        "--seed", metavar="N", type=int, default=DEFAULTS.seed, help="seed of everything random (default: %(default)s)"
+    )
+
+
+def read_question(options: argparse.Namespace) -> Question:
+    """Question of the options. Raises UserError when neither or both of fact and prompt are given."""
+    question = Question(**{field.name: getattr(options, field.name) for field in fields(Question)})
+    question.check()
+    return question
+
+
+def read_settings(options: argparse.Namespace) -> Settings:
+    """Settings of the options; those that a command does not offer keep their defaults. Raises UserError."""
+    offered = {field.name: getattr(options, field.name, getattr(DEFAULTS, field.name)) for field in fields(Settings)}
+    settings = Settings(**offered)
+    settings.check()
+    return settings
+
+
+def restore_settings(value: dict[str, Any]) -> Settings:
+    """Settings that a run was made with. Raises UserError when they are of another release."""
+    try:
+        settings = Settings(**value)
+    except TypeError as error:
+        raise UserError(f"the run's settings are not those of this release ({error}): trace again") from None
+    settings.check()
+    return settings

@@ -1,0 +1,72 @@
+"""`trace`: from a question to the circuit behind its answer, kept as a run."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from probes.errors import UserError
+from workbench import pipeline
+from workbench.commands.command import Answer, Command
+from workbench.commands.questions import (
+    declare_method,
+    declare_model,
+    declare_question,
+    read_question,
+    read_settings,
+)
+from workbench.commands.summaries import format_summary, summarise_run
+from workbench.commands.terminal import show_progress
+from workbench.library import find_runs
+from workbench.runs import save_run
+from workbench.settings import Question, Settings
+
+
+def declare_trace(parser: argparse.ArgumentParser) -> None:
+    """Question, model and memories, attribution, and where the run goes."""
+    declare_question(parser)
+    declare_model(parser)
+    declare_method(parser)
+    parser.add_argument(
+        "--out", metavar="RUN", help="folder of the run; left out, a name made of the question in the runs folder"
+    )
+
+
+def name_run(question: Question, settings: Settings) -> str:
+    """Name of a run's folder: words of the question and eight digits that stand for question and settings."""
+    words = re.sub(r"[^a-z0-9]+", "-", (question.fact or question.prompt).casefold()).strip("-")[:48].rstrip("-")
+    whole = json.dumps([question.to_json(), settings.to_json()], sort_keys=True)
+    return f"{words or 'run'}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def choose_folder(out: str | None, question: Question, settings: Settings) -> Path:
+    """Folder of the run to be made. Raises UserError when something is there, before any work is done."""
+    folder = Path(out) if out else find_runs() / name_run(question, settings)
+    if (folder / "run.json").is_file():
+        raise UserError(f"{folder} holds a run already: `memory-circuits show {folder}` shows it, --out names another")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists already: choose another --out, or remove it first")
+    return folder
+
+
+def trace_question(options: argparse.Namespace) -> Answer:
+    """Trace a question, save the run and summarise it."""
+    question, settings = read_question(options), read_settings(options)
+    folder = choose_folder(options.out, question, settings)
+    with show_progress() as tick:
+        run = pipeline.trace(pipeline.open_engine(settings, tick), question, settings, tick)
+    save_run(run, folder)
+    summary = summarise_run(run, folder)
+    return Answer(summary, format_summary(summary))
+
+
+TRACE = Command(
+    "trace",
+    "Trace one answer to the components and memories that carry it, and save the run.",
+    'memory-circuits trace --prompt "The capital of France is" --answer " Paris" --foil " Rome" --method eap-ig',
+    declare_trace,
+    trace_question,
+)
