@@ -6,7 +6,6 @@ import argparse
 import json
 import socket
 import subprocess
-import sys
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
@@ -14,6 +13,7 @@ from workbench.serving import build_command
 
 PORT = 8501
 ADDRESS = "127.0.0.1"
+STANDARD_ERROR = 2
 
 
 def declare_app(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def open_app(options: argparse.Namespace) -> Answer:
         print(json.dumps({"url": url, "command": command}), flush=True)
     else:
         print(f"memory-circuits is at {url} (Ctrl-C stops it)", flush=True)
-    code = subprocess.call(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())
+    code = subprocess.call(command, stdin=subprocess.DEVNULL, stdout=STANDARD_ERROR)
     return Answer(None, "", code)
 
 
