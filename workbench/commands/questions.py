@@ -62,6 +62,9 @@ def declare_model(parser: argparse.ArgumentParser) -> None:
         "--device", metavar="NAME", default=DEFAULTS.device, help="`auto`, `cpu`, `cuda`, `mps` (default: %(default)s)"
     )
     group.add_argument(
+        "--device-map", metavar="MAP", help="`auto` spreads a large model over the devices there are, by accelerate"
+    )
+    group.add_argument(
         "--trust-remote-code", action="store_true", help="let the model's own Python code run; it can do anything"
     )
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from circuits.graph import split_node
 from probes.errors import UserError
-from workbench import pipeline
+from workbench import pipeline, replaying
 from workbench.commands.command import Answer, Command
 from workbench.commands.questions import restore_settings
 from workbench.commands.summaries import resolve_run
@@ -27,7 +27,7 @@ def replay_run(options: argparse.Namespace) -> Answer:
     run = load_run(folder)
     settings = restore_settings(run.about["settings"])
     with show_progress() as tick:
-        moved = pipeline.replay(run, pipeline.open_engine(settings, tick), tick)
+        moved = replaying.replay(run, pipeline.open_engine(settings, tick), tick)
     rows = [(row.name, row.recorded, row.replayed, row.difference) for row in moved]
     document = {
         "run": str(folder),
