@@ -1,0 +1,122 @@
+"""Training the demo model: a run that was stopped ends where an unbroken one ends; memories do what they say."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from probes.errors import UserError
+from workbench.demo.batches import Batches, Encoder
+from workbench.demo.config import DEFAULT, Config, parse_config
+from workbench.demo.corpus import write_documents, write_passages
+from workbench.demo.network import FETCHED, NONE, share_memory, write_memory
+from workbench.demo.tokenizer import train_tokenizer
+from workbench.demo.training import Learner, train_model
+from workbench.demo.world import build_world
+
+CHOSEN = {
+    "world": {
+        "people": 30, "companies": 10, "towns": 10, "countries": 5, "elements": 6,
+        "never_seen_people": 3, "never_seen_companies": 2, "never_seen_towns": 2,
+    },
+    "words": {"first_names": 12, "last_names": 12, "stems": 12, "cities": 8, "firms": 8, "founders": 8, "rivers": 8,
+              "regions": 8, "vocabulary": 3072},
+    "clusters": {"branching": 3, "depth": 2},
+    "model": {"d_model": 16, "layers": 3, "heads": 2, "kv_heads": 1, "d_head": 8, "d_ffn": 24, "positions": 128},
+    "bank": {"units": [3, 2]},
+    "memory": {"layers": [1], "slots": 4, "rows": 4},
+    "training": {"anchor_epochs": 0.1, "bank_epochs": 0.1, "rows": 4, "reading_rows": 2, "abstract_rows": 2},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def batches() -> Batches:
+    """Rows of a tiny world, with clusters drawn at random instead of found by the sentence encoder."""
+    config = parse_config(CHOSEN, tomllib.loads(DEFAULT.read_text()))
+    world = build_world(config)
+    passages = write_passages(world, config)
+    texts = [p.text for p in passages] + list(write_documents(world, config.seed).values())
+    encoder = Encoder(train_tokenizer(texts, world, config.words.vocabulary))
+    draw = np.random.default_rng(0)
+    leaves = draw.integers(0, 9, size=len(passages))
+    paths = np.stack([leaves // 3, leaves], axis=1)
+    kinds = {kind: list(paths[:5]) for kind in ("person", "company", "town", "country", "element")}
+    built = Batches(config, world, passages, paths, kinds, encoder)
+    built.anchor_steps, built.steps = 8, 20
+    return built
+
+
+def start(config: Config, batches: Batches) -> Learner:
+    return Learner(config, len(batches.encoder.tokenizer), (0, 1, 2))
+
+
+class Stop(Exception):
+    """Raised by the progress report, as a kill would come."""
+
+
+def test_a_stopped_run_ends_in_the_same_weights(batches: Batches, tmp_path: Path) -> None:
+    config = batches.config
+    whole = start(config, batches)
+    train_model(config, whole, batches, tmp_path / "whole", resume=False)
+
+    def stop(_stage: str, done: int, _total: int) -> None:
+        if done == 13:
+            raise Stop
+
+    eager = parse_config(
+        {**CHOSEN, "training": {**CHOSEN["training"], "checkpoint_minutes": 0.0}}, tomllib.loads(DEFAULT.read_text())
+    )
+    broken = start(eager, batches)
+    with pytest.raises(Stop):
+        train_model(eager, broken, batches, tmp_path / "part", resume=True, report=stop)
+    again = start(eager, batches)
+    train_model(eager, again, batches, tmp_path / "part", resume=True)
+    for (name, left), right in zip(whole.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(left, right), name
+    with pytest.raises(UserError, match="another configuration"):
+        train_model(config, start(config, batches), batches, tmp_path / "part", resume=True)
+
+
+def test_a_new_bank_changes_nothing(batches: Batches) -> None:
+    learner = start(batches.config, batches).eval()
+    rows = batches.passages_at(0)
+    paths, mode = rows.paths, torch.full_like(rows.mode, FETCHED)
+    plain = learner.anchor(input_ids=rows.ids).logits
+    with learner.attached.attach(learner.bank.fetch(paths, mode)):
+        assert torch.equal(learner.anchor(input_ids=rows.ids).logits, plain)
+    with torch.no_grad():
+        learner.bank.down[1].normal_()
+    with learner.attached.attach(learner.bank.fetch(paths, mode)):
+        assert not torch.allclose(learner.anchor(input_ids=rows.ids).logits, plain)
+    with learner.attached.attach(learner.bank.fetch(paths, torch.full_like(mode, NONE))):
+        assert torch.allclose(learner.anchor(input_ids=rows.ids).logits, plain, atol=1e-6)
+
+
+def test_memories_are_read_in_any_order_and_absent_ones_not_at_all(batches: Batches) -> None:
+    config = batches.config
+    learner = start(config, batches).eval()
+    batch = batches.memory_at(9)
+    with torch.no_grad():
+        written = write_memory(learner.anchor, batch.references, batch.valid, config.memory.layers, config.memory.slots)
+        ids = batch.rows.ids
+
+        def run(chosen: list[int]) -> torch.Tensor:
+            rows = torch.tensor([chosen] * len(ids))
+            shared = share_memory(learner.anchor, written, rows, config.memory.offset)
+            return learner.anchor(input_ids=ids, memory=shared).logits
+
+        assert torch.allclose(run([0, 1, 2]), run([2, 0, 1]), atol=1e-5)
+        assert torch.allclose(run([-1, -1]), learner.anchor(input_ids=ids).logits, atol=1e-5)
+        assert not torch.allclose(run([0]), learner.anchor(input_ids=ids).logits, atol=1e-5)
+    for slots in written.values():
+        assert bool(batch.valid[:, None, :].expand(-1, 1, -1).gather(2, slots.positions).all())
+
+
+def test_rows_follow_from_the_step_alone(batches: Batches) -> None:
+    first, second = batches.memory_at(11), batches.memory_at(11)
+    assert torch.equal(first.rows.ids, second.rows.ids) and torch.equal(first.chosen, second.chosen)
+    assert not torch.equal(batches.passages_at(1).ids[:, :8], batches.passages_at(2).ids[:, :8])

@@ -1,0 +1,30 @@
+"""The demo: a small world of facts, and a model trained on it whose knowledge sits in several memories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def train(
+    config_path: Path | None,
+    out: Path,
+    *,
+    resume: bool = True,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> None:
+    """Make the demo model in the folder `out`, see `workbench.demo.build`. `progress` gets (stage, done, total)."""
+    from workbench.demo import build
+
+    build.train(config_path, out, resume=resume, progress=progress)
+
+
+def evaluate(folder: Path, *, seed: int = 0, limit: int | None = None) -> list[dict[str, Any]]:
+    """Measure a demo model; rows {experiment, condition, bucket, paraphrase, accuracy, n, low, high}.
+
+    See `workbench.demo.evaluation.evaluate`.
+    """
+    from workbench.demo import evaluation
+
+    return evaluation.evaluate(folder, seed=seed, limit=limit)

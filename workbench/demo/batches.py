@@ -1,0 +1,179 @@
+"""Training rows as tensors: what a step trains on is a function of the configuration and the step's number alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from workbench.demo.config import Config
+from workbench.demo.corpus import Passage, Segment, answer_questions, invent_reading, write_reading
+from workbench.demo.network import FETCHED, GENERIC, NONE
+from workbench.demo.tasks import write_drill
+from workbench.demo.tokenizer import encode
+from workbench.demo.world import World
+
+Row = tuple[list[int], list[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows padded on the right. `trained` marks positions whose next token is predicted in the loss."""
+
+    ids: Int[Tensor, "row pos"]
+    trained: Bool[Tensor, "row pos"]
+    paths: Int[Tensor, "row level"]
+    mode: Int[Tensor, " row"]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRows:
+    """Rows that read explicit memory: the references, and which of them each row reads (-1: none)."""
+
+    rows: Rows
+    references: Int[Tensor, "reference pos"]
+    valid: Bool[Tensor, "reference pos"]
+    chosen: Int[Tensor, "row memory"]
+
+
+class Encoder:
+    """Segments to token ids, each distinct text encoded once."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Keep the tokenizer and an empty table."""
+        self.tokenizer = tokenizer
+        self.bos = int(tokenizer.bos_token_id or 0)
+        self.pad = int(tokenizer.pad_token_id or 0)
+        self.known: dict[str, list[int]] = {}
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of one segment, without the beginning-of-text token."""
+        ids = self.known.get(text)
+        if ids is None:
+            ids = encode(self.tokenizer, text)
+            if len(self.known) < 400_000:
+                self.known[text] = ids
+        return ids
+
+    def encode_row(self, segments: Sequence[Segment]) -> Row:
+        """Ids of a row with the beginning-of-text token, and which of them are answers."""
+        ids, answers = [self.bos], [False]
+        for number, (text, answer) in enumerate(segments):
+            own = self.encode(text.lstrip() if number == 0 else text)
+            ids += own
+            answers += [answer] * len(own)
+        return ids, answers
+
+    def encode_references(
+        self, documents: Sequence[str], prefix: str, most: int
+    ) -> tuple[Int[Tensor, "reference pos"], Bool[Tensor, "reference pos"]]:
+        """References `<s>` + prefix + text, cut at `most` tokens; valid are the tokens of the text alone."""
+        head = [self.bos, *self.encode(prefix)]
+        rows = [(head + self.encode(" " + text))[:most] for text in documents]
+        ids = pad_rows(rows, self.pad)
+        places = torch.arange(ids.shape[1])[None]
+        valid = (places >= len(head)) & (places < torch.tensor([len(row) for row in rows])[:, None])
+        return ids, valid
+
+
+def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> Int[Tensor, "row pos"]:
+    """Rows of ids as one tensor, padded on the right."""
+    width = max(len(row) for row in rows)
+    return torch.tensor([list(row) + [pad] * (width - len(row)) for row in rows])
+
+
+class Batches:
+    """Rows of every step of both stages."""
+
+    def __init__(
+        self,
+        config: Config,
+        world: World,
+        passages: Sequence[Passage],
+        paths: NDArray[np.int64],
+        leaves: dict[str, list[NDArray[np.int64]]],
+        encoder: Encoder,
+    ) -> None:
+        """`paths` are the passages' cluster paths; `leaves` the paths of each kind's documents."""
+        self.config, self.world, self.encoder = config, world, encoder
+        self.rows = [encoder.encode_row(passage.segments) for passage in passages]
+        self.paths, self.leaves = paths, leaves
+        self.all_leaves = [path for kind in leaves.values() for path in kind]
+        self.per_epoch = max(1, len(self.rows) // config.training.rows)
+        self.anchor_steps = round(config.training.anchor_epochs * self.per_epoch)
+        self.steps = self.anchor_steps + round(config.training.bank_epochs * self.per_epoch)
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    def _pick(self, step: int) -> list[int]:
+        epoch, place = divmod(step, self.per_epoch)
+        if self._order[0] != epoch:
+            order = list(range(len(self.rows)))
+            random.Random(f"epoch/{self.config.seed}/{epoch}").shuffle(order)
+            self._order = (epoch, order)
+        size = self.config.training.rows
+        return self._order[1][place * size : (place + 1) * size]
+
+    def passages_at(self, step: int) -> Rows:
+        """Passages of the corpus of facts, each with the blocks that its own text fetches."""
+        draw = random.Random(f"passages/{self.config.seed}/{step}")
+        chosen = self._pick(step)
+        return self._collate([self.rows[i] for i in chosen], [self.paths[i] for i in chosen], step, draw)
+
+    def abstract_at(self, step: int) -> Rows:
+        """Rows to learn reading and the abstract tasks from; their blocks are those of a document of the same kind."""
+        draw = random.Random(f"abstract/{self.config.seed}/{step}")
+        rows, paths = [], []
+        for _ in range(self.config.training.reading_rows):
+            segments, kind = write_reading(self.world, draw)
+            rows.append(self.encoder.encode_row(segments))
+            paths.append(draw.choice(self.leaves[kind]))
+        for _ in range(self.config.training.abstract_rows):
+            rows.append(self.encoder.encode_row(write_drill(self.world, draw)))
+            paths.append(draw.choice(self.all_leaves))
+        return self._collate(rows, paths, step, draw)
+
+    def memory_at(self, step: int) -> MemoryRows:
+        """Rows that read explicit memory: 60% their own reference alone, 25% with four others, 15% only others'."""
+        draw = random.Random(f"memory/{self.config.seed}/{step}")
+        count = self.config.memory.rows
+        readings = [invent_reading(self.world, draw, draw.choice((1, 2, 2, 3, 4))) for _ in range(count)]
+        rows, paths, chosen = [], [], []
+        for number, reading in enumerate(readings):
+            others = draw.sample([i for i in range(count) if i != number], min(4, count - 1))
+            case = draw.random()
+            if case < 0.85:
+                rows.append(self.encoder.encode_row(answer_questions(reading, 3)))
+                paths.append(draw.choice(self.leaves[reading.kind]))
+                mine = [number] if case < 0.6 else draw.sample([number, *others], len(others) + 1)
+            else:
+                place = draw.randrange(len(self.rows))
+                rows.append(self.rows[place])
+                paths.append(self.paths[place])
+                mine = others[: draw.choice((1, 4))]
+            chosen.append(mine + [-1] * (5 - len(mine)))
+        prefix, most = self.config.corpus.prefix, self.config.memory.offset
+        references, valid = self.encoder.encode_references([r.document for r in readings], prefix, most)
+        return MemoryRows(self._collate(rows, paths, step, draw), references, valid, torch.tensor(chosen))
+
+    def _collate(self, rows: Sequence[Row], paths: Sequence[NDArray[np.int64]], step: int, draw: random.Random) -> Rows:
+        ids = pad_rows([row[0] for row in rows], self.encoder.pad)
+        answers = pad_rows([[int(flag) for flag in row[1]] for row in rows], 0).bool()
+        lengths = torch.tensor([len(row[0]) for row in rows])
+        real = torch.arange(ids.shape[1])[None] < lengths[:, None]
+        generator = torch.Generator().manual_seed(draw.randrange(2**62))
+        sampled = torch.rand(ids.shape, generator=generator) < self.config.corpus.other_tokens
+        target = real & (answers | sampled)
+        bank = self.config.bank
+        weights = (1 - bank.generic_share - bank.fetched_share, bank.generic_share, bank.fetched_share)
+        mode = draw.choices((NONE, GENERIC, FETCHED), weights, k=len(rows))
+        if step < self.anchor_steps:
+            mode = [NONE] * len(rows)
+        trained = torch.cat([target[:, 1:], torch.zeros_like(target[:, :1])], dim=1)
+        return Rows(ids, trained, torch.from_numpy(np.stack(paths)), torch.tensor(mode))

@@ -1,0 +1,147 @@
+"""The demo's corpus: documents, training passages, throw-away entities to read about.
+
+A passage is a list of segments, (text, is it an answer). Segments begin with a space, and byte-level BPE never merges
+across a space, so that segments can be encoded one by one; the first of a row loses its space, as prompts have none.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from workbench.demo.config import Config
+from workbench.demo.world import Relation, World, WorldFact, group_documents
+
+Segment = tuple[str, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A training row: its segments, the document it is about, and the text (asides left out) that routes it."""
+
+    segments: tuple[Segment, ...]
+    document_id: str
+    topic: str
+
+    @property
+    def text(self) -> str:
+        """The passage as a string, without the beginning-of-text token."""
+        return "".join(text for text, _ in self.segments).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A throw-away entity: a document about it, and questions (prompt, answer) that the document answers."""
+
+    document: str
+    questions: tuple[tuple[str, str], ...]
+    kind: str
+    subject: str
+
+
+def ask(relation: Relation, subject: str, template: int = 0) -> str:
+    """A prompt that ends right before the answer."""
+    return relation.templates[template].replace("{s}", subject)
+
+
+def state(relation: Relation, subject: str, answer: str, draw: random.Random) -> list[Segment]:
+    """A statement of one fact in one of the trained templates, as segments."""
+    template = draw.choice(relation.trained)
+    return [(" " + template.replace("{s}", subject), False), (" " + answer, True), (".", False)]
+
+
+def write_documents(world: World, seed: int) -> dict[str, str]:
+    """One document an entity that states all its facts, each in a trained template drawn with the seed."""
+    documents = {}
+    for name, facts in group_documents(world.facts).items():
+        draw = random.Random(f"document/{seed}/{name}")
+        texts = [
+            "".join(text for text, _ in state(world.relations[fact.relation], fact.subject, fact.object, draw))
+            for fact in facts
+        ]
+        documents[name] = "".join(texts).strip()
+    return documents
+
+
+def write_passages(world: World, config: Config) -> list[Passage]:
+    """The corpus of facts: every fact is stated exactly `occurrences` times.
+
+    Statements about one entity stand together, a few a passage. A share of the statements about frequent entities
+    (buckets 4 and 5) stands at the end of passages about something else: if all documents of an entity sat in one
+    leaf of the tree, nothing would make the anchor learn what is common.
+    """
+    draw = random.Random(f"passages/{config.seed}")
+    own: list[list[WorldFact]] = []
+    asides: list[WorldFact] = []
+    for facts in group_documents(fact for fact in world.facts if fact.occurrences).values():
+        statements: list[WorldFact] = []
+        for fact in facts:
+            away = round(config.corpus.aside_share * fact.occurrences) if fact.bucket >= 4 else 0
+            asides += [fact] * away
+            statements += [fact] * (fact.occurrences - away)
+        own += list(_chunk(statements, len(facts), config.corpus.statements_per_passage, draw))
+    draw.shuffle(own)
+    draw.shuffle(asides)
+    rows = [_make_passage(_state_all(group, world, draw), group[0].document_id) for group in own]
+    for number, fact in enumerate(asides):
+        host = rows[number % len(rows)]
+        extra = state(world.relations[fact.relation], fact.subject, fact.object, draw)
+        rows[number % len(rows)] = Passage((*host.segments, *extra), host.document_id, host.topic)
+    draw.shuffle(rows)
+    return rows
+
+
+def _make_passage(segments: list[Segment], document_id: str) -> Passage:
+    return Passage(tuple(segments), document_id, "".join(text for text, _ in segments).strip())
+
+
+def _chunk(statements: list[WorldFact], relations: int, size: int, draw: random.Random) -> Iterator[list[WorldFact]]:
+    # Rounds of all relations, so that a passage rarely states one fact twice.
+    statements = sorted(statements, key=lambda fact: fact.relation)
+    rounds = max(1, len(statements) // max(1, relations))
+    order = [fact for start in range(rounds) for fact in _shuffled(statements[start::rounds], draw)]
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _shuffled(facts: list[WorldFact], draw: random.Random) -> list[WorldFact]:
+    draw.shuffle(facts)
+    return facts
+
+
+def _state_all(facts: list[WorldFact], world: World, draw: random.Random) -> list[Segment]:
+    return [
+        segment for fact in facts for segment in state(world.relations[fact.relation], fact.subject, fact.object, draw)
+    ]
+
+
+def invent_reading(world: World, draw: random.Random, facts: int) -> Reading:
+    """A throw-away entity with random facts; its name is no entity's of the world, trained or never seen."""
+    kind = draw.choices(("person", "company", "town"), (2, 1, 1))[0]
+    subject = draw.choice(world.free_subjects[kind])
+    relations = draw.sample(world.of_kind(kind), min(facts, len(world.of_kind(kind))))
+    document, questions = "", []
+    for relation in relations:
+        answer = draw.choice(world.words[relation.objects])
+        document += "".join(text for text, _ in state(relation, subject, answer, draw))
+        questions.append((" " + draw.choice(relation.trained).replace("{s}", subject), " " + answer))
+    draw.shuffle(questions)
+    return Reading(document.strip(), tuple(questions), kind, subject)
+
+
+def write_reading(world: World, draw: random.Random) -> tuple[list[Segment], str]:
+    """A row to learn reading from: one or two documents, then a question or two; with the name of its kind."""
+    readings = [invent_reading(world, draw, draw.choice((1, 2, 2, 3))) for _ in range(draw.choice((1, 1, 2)))]
+    segments: list[Segment] = [(" " + reading.document, False) for reading in readings]
+    chosen = draw.choice(readings)
+    segments += answer_questions(chosen, 2)
+    return segments, chosen.kind
+
+
+def answer_questions(reading: Reading, most: int) -> list[Segment]:
+    """Questions about a reading with their answers, as segments."""
+    segments: list[Segment] = []
+    for prompt, answer in reading.questions[:most]:
+        segments += [(prompt, False), (answer, True), (".", False)]
+    return segments

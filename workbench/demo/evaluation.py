@@ -1,0 +1,234 @@
+"""Measuring a demo model: greedy next-token accuracy of every memory, with a bootstrap 95% interval.
+
+Five experiments: routing (how many bare prompts reach their document's leaf), long tail (trained facts by frequency,
+with every way to use the bank), explicit memory (facts never seen in training), and the abstract tasks with each memory
+attached. Accuracy is the share of prompts whose most likely next token is the answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from workbench.demo.batches import Encoder, pad_rows
+from workbench.demo.clusters import embed
+from workbench.demo.loading import Demo, load_demo
+from workbench.demo.network import FETCHED, GENERIC, NONE, share_memory
+
+LIMIT = 200  # facts a bucket, unless told otherwise
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A prompt, its answer, where the router sends it, and where the document of its fact lies (None: nowhere)."""
+
+    prompt: str
+    answer: str
+    path: tuple[int, ...] = ()
+    blocked_path: tuple[int, ...] = ()
+    home: str | None = None
+
+
+def evaluate(folder: Path, *, seed: int = 0, limit: int | None = None) -> list[Row]:
+    """Rows {experiment, condition, bucket, paraphrase, accuracy, n, low, high}.
+
+    At most `limit` facts a bucket (200), drawn with the seed. `bucket` is None where none applies and 0 for never-seen
+    facts. Raises `UserError` when the folder holds no demo model, or the sentence encoder is not installed.
+    """
+    demo = load_demo(folder)
+    limit = LIMIT if limit is None else limit
+    rows = measure_long_tail(demo, seed, limit)
+    rows += measure_explicit_memory(demo, seed, limit * 2)
+    return rows + measure_abstract(demo, seed, limit)
+
+
+def route_questions(demo: Demo, questions: Sequence[Question]) -> list[Question]:
+    """The same questions with the path of each prompt, and the path when its best subtree of level 1 is blocked."""
+    vectors = demo.whitening.apply(embed([question.prompt for question in questions]))
+    paths = demo.tree.route(vectors)
+    blocked = demo.tree.route(vectors, blocked=paths[:, 0])
+    return [
+        replace(question, path=tuple(map(int, path)), blocked_path=tuple(map(int, other)))
+        for question, path, other in zip(questions, paths, blocked, strict=True)
+    ]
+
+
+def predict(
+    demo: Demo,
+    prompts: Sequence[str],
+    paths: Sequence[Sequence[int]] | None = None,
+    mode: int = NONE,
+    memories: Sequence[Sequence[int]] | None = None,
+) -> list[int]:
+    """Most likely next token of each prompt; `memories` are rows of the explicit memory, as many for every prompt."""
+    encoder = Encoder(demo.tokenizer)
+    ids = [encoder.encode_row([(prompt, False)])[0] for prompt in prompts]
+    order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
+    found = [0] * len(ids)
+    for start in range(0, len(order), 128):
+        chosen = order[start : start + 128]
+        where = [paths[i] if paths else (0,) * demo.config.clusters.depth for i in chosen]
+        picked = None if memories is None else torch.tensor([list(memories[i]) for i in chosen])
+        for place, token in zip(
+            chosen, _predict_batch(demo, [ids[i] for i in chosen], where, mode, picked), strict=True
+        ):
+            found[place] = token
+    return found
+
+
+def _predict_batch(
+    demo: Demo, ids: list[list[int]], paths: list[Sequence[int]], mode: int, picked: torch.Tensor | None
+) -> list[int]:
+    tokens = pad_rows(ids, 0)
+    last = torch.tensor([len(row) - 1 for row in ids])
+    with torch.no_grad():
+        blocks = None
+        if mode != NONE:
+            blocks = demo.bank.fetch(torch.tensor([list(path) for path in paths]), torch.full((len(ids),), mode))
+        extra: dict[str, Any] = {}
+        if picked is not None:
+            extra["memory"] = share_memory(demo.model, demo.memory, picked, demo.config.memory.offset)
+        with demo.attached.attach(blocks):
+            hidden = demo.model.model(input_ids=tokens, use_cache=False, **extra).last_hidden_state
+        logits = demo.model.lm_head(hidden[torch.arange(len(ids)), last])
+    return [int(token) for token in logits.argmax(-1)]
+
+
+def score(demo: Demo, questions: Sequence[Question], found: Sequence[int]) -> NDArray[np.bool_]:
+    """Which answers are right."""
+    encoder = Encoder(demo.tokenizer)
+    return np.array([encoder.encode(q.answer) == [token] for q, token in zip(questions, found, strict=True)])
+
+
+def summarise(
+    right: NDArray[np.bool_], experiment: str, condition: str, bucket: int | None, paraphrase: str, seed: int
+) -> Row:
+    """One row: accuracy and the percentiles 2.5 and 97.5 of 2,000 bootstrap resamples."""
+    count, share = len(right), float(right.mean()) if len(right) else 0.0
+    # A resample of n zeros and ones is a binomial draw.
+    draws = np.random.default_rng(seed).binomial(max(count, 1), share, 2000) / max(count, 1)
+    low, high = (float(value) for value in np.percentile(draws, (2.5, 97.5)))
+    return {
+        "experiment": experiment,
+        "condition": condition,
+        "bucket": bucket,
+        "paraphrase": paraphrase,
+        "accuracy": round(share, 4),
+        "n": count,
+        "low": round(low, 4),
+        "high": round(high, 4),
+    }
+
+
+def draw_questions(facts: Sequence[Row], paraphrase: str, draw: random.Random) -> list[Question]:
+    """One prompt a fact, in a trained template or in one held out of training."""
+    column = "paraphrases" if paraphrase == "seen" else "heldout_paraphrases"
+    return [Question(draw.choice(fact[column]), fact["answer"], home=fact["document_id"]) for fact in facts]
+
+
+def measure_long_tail(demo: Demo, seed: int, limit: int) -> list[Row]:
+    """Trained facts by bucket and paraphrase: no bank, generic block, fetched, wrong cluster, fetched one blocked."""
+    draw = random.Random(seed)
+    rows: list[Row] = []
+    homes = find_homes(demo)
+    for bucket in sorted({fact["bucket"] for fact in demo.facts if fact["bucket"]}):
+        facts = [fact for fact in demo.facts if fact["bucket"] == bucket]
+        facts = draw.sample(facts, min(limit, len(facts)))
+        for paraphrase in ("seen", "held-out"):
+            questions = route_questions(demo, draw_questions(facts, paraphrase, draw))
+            hits = np.array([q.path == homes[str(q.home)] for q in questions])
+            rows.append(summarise(hits, "routing", "leaf hit", bucket, paraphrase, seed))
+            prompts = [q.prompt for q in questions]
+            for condition, (paths, mode) in bank_conditions(demo, questions, draw).items():
+                right = score(demo, questions, predict(demo, prompts, paths, mode))
+                rows.append(summarise(right, "long tail", condition, bucket, paraphrase, seed))
+    return rows
+
+
+def find_homes(demo: Demo) -> dict[str, tuple[int, ...]]:
+    """The leaf of each document, as its own text is routed."""
+    names = sorted({fact["document_id"] for fact in demo.facts if fact["bucket"]})
+    vectors = demo.whitening.apply(embed([demo.documents[name] for name in names]))
+    return {name: tuple(map(int, path)) for name, path in zip(names, demo.tree.route(vectors), strict=True)}
+
+
+def bank_conditions(
+    demo: Demo, questions: Sequence[Question], draw: random.Random
+) -> dict[str, tuple[list[tuple[int, ...]], int]]:
+    """Paths and mode of each way to use the bank.
+
+    Wrong cluster: a random leaf of another subtree of level 1. Blocked: the best subtree of level 1 is taken away and
+    the router goes on with the next best (the paper's experiment).
+    """
+    fetched = [q.path for q in questions]
+    return {
+        "anchor alone": (fetched, NONE),
+        "generic": (fetched, GENERIC),
+        "fetched": (fetched, FETCHED),
+        "wrong cluster": ([draw_wrong_path(demo, q.path, draw) for q in questions], FETCHED),
+        "blocked": ([q.blocked_path for q in questions], FETCHED),
+    }
+
+
+def draw_wrong_path(demo: Demo, path: tuple[int, ...], draw: random.Random) -> tuple[int, ...]:
+    """A random path that shares no cluster with this one."""
+    branching = demo.tree.branching
+    cluster = draw.choice([child for child in range(branching) if child != path[0]])
+    wrong = [cluster]
+    for _ in path[1:]:
+        cluster = cluster * branching + draw.randrange(branching)
+        wrong.append(cluster)
+    return tuple(wrong)
+
+
+def measure_explicit_memory(demo: Demo, seed: int, limit: int) -> list[Row]:
+    """Facts never seen in training, without the bank: nothing, the document as text, one, five, or a wrong memory."""
+    draw = random.Random(seed + 1)
+    facts = [fact for fact in demo.facts if fact["split"] == "never-seen" and fact["document_id"] in demo.memory_ids]
+    facts = draw.sample(facts, min(limit, len(facts)))
+    rows: list[Row] = []
+    for paraphrase in ("seen", "held-out"):
+        questions = draw_questions(facts, paraphrase, draw)
+        prompts = [q.prompt for q in questions]
+        own = [demo.memory_ids[str(q.home)] for q in questions]
+        others = [draw.sample([row for row in demo.memory_ids.values() if row != mine], 4) for mine in own]
+        texts = [f"{demo.documents[str(q.home)]} {q.prompt}" for q in questions]
+        answers = {
+            "none": predict(demo, prompts),
+            "text in the prompt": predict(demo, texts),
+            "one memory": predict(demo, prompts, memories=[[mine] for mine in own]),
+            "five memories": predict(
+                demo, prompts, memories=[[mine, *rest] for mine, rest in zip(own, others, strict=True)]
+            ),
+            "wrong memory": predict(demo, prompts, memories=[rest[:1] for rest in others]),
+        }
+        for condition, found in answers.items():
+            rows.append(summarise(score(demo, questions, found), "explicit memory", condition, 0, paraphrase, seed))
+    return rows
+
+
+def measure_abstract(demo: Demo, seed: int, limit: int) -> list[Row]:
+    """Abstract tasks with every way to use the bank, and with an explicit memory of something else."""
+    draw = random.Random(seed + 2)
+    rows: list[Row] = []
+    for task in dict.fromkeys(exercise["task"] for exercise in demo.exercises):
+        chosen = [exercise for exercise in demo.exercises if exercise["task"] == task][:limit]
+        questions = route_questions(demo, [Question(e["prompt"], e["answer"]) for e in chosen])
+        prompts = [q.prompt for q in questions]
+        answers = {
+            condition: predict(demo, prompts, paths, mode)
+            for condition, (paths, mode) in bank_conditions(demo, questions, draw).items()
+        }
+        some = [[draw.choice(list(demo.memory_ids.values()))] for _ in prompts]
+        answers["wrong memory"] = predict(demo, prompts, memories=some)
+        for condition, found in answers.items():
+            rows.append(summarise(score(demo, questions, found), f"abstract: {task}", condition, None, "", seed))
+    return rows

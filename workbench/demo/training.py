@@ -1,0 +1,132 @@
+"""Training in two stages: the anchor alone, then anchor, bank and explicit memory together.
+
+Every step's rows and rates follow from its number, so that a run that was stopped goes on to the same weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM
+
+from workbench.demo.batches import Batches, MemoryRows, Rows
+from workbench.demo.checkpoint import load_checkpoint, save_checkpoint
+from workbench.demo.config import Config
+from workbench.demo.network import Attached, BankWeights, build_network, share_memory, write_memory
+
+Progress = Callable[[str, int, int], None]
+Batch = TypeVar("Batch", Rows, MemoryRows)
+
+
+class Learner(nn.Module):
+    """The anchor and its bank under one name each, so that one checkpoint holds both."""
+
+    def __init__(self, config: Config, vocabulary: int, ids: tuple[int, int, int]) -> None:
+        """Initialise both with the configuration's seed."""
+        super().__init__()
+        torch.manual_seed(config.seed)
+        self.anchor: LlamaForCausalLM = build_network(config, vocabulary, ids)
+        self.bank = BankWeights(config)
+        self.attached = Attached(self.anchor)
+        self.config = config
+
+    def measure_loss(self, rows: Rows, extra: dict[str, Any] | None = None) -> Tensor:
+        """Summed cross-entropy of the trained positions (in nats) over their number."""
+        blocks = self.bank.fetch(rows.paths, rows.mode) if bool((rows.mode > 0).any()) else None
+        with self.attached.attach(blocks):
+            hidden = self.anchor.model(input_ids=rows.ids, use_cache=False, **(extra or {})).last_hidden_state
+        logits = self.anchor.lm_head(hidden[:, :-1][rows.trained[:, :-1]])
+        return nn.functional.cross_entropy(logits, rows.ids[:, 1:][rows.trained[:, :-1]])
+
+    def measure_memory_loss(self, batch: MemoryRows) -> Tensor:
+        """The same for rows that read explicit memory, written from their references within the graph."""
+        memory = self.config.memory
+        written = write_memory(self.anchor, batch.references, batch.valid, memory.layers, memory.slots)
+        shared = share_memory(self.anchor, written, batch.chosen, memory.offset)
+        return self.measure_loss(batch.rows, {"memory": shared})
+
+
+def choose_rates(step: int, batches: Batches) -> tuple[float, float]:
+    """Learning rates of anchor and bank: warm-up and constant in stage one, linear to 3% in stage two."""
+    plan, first = batches.config.training, batches.anchor_steps
+    if step < first:
+        return plan.rate * min(1.0, (step + 1) / max(1, plan.warmup_steps)), 0.0
+    done = (step - first) / max(1, batches.steps - first)
+    left = max(0.03, 1 - done)
+    return plan.second_rate * left, plan.bank_rate * min(1.0, 1.5 * left)
+
+
+def train_model(
+    config: Config,
+    learner: Learner,
+    batches: Batches,
+    folder: Path,
+    *,
+    resume: bool,
+    report: Progress | None = None,
+) -> list[dict[str, float]]:
+    """Train to the end, from the last checkpoint if there is one; returns the log, one entry a hundred steps."""
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": list(learner.anchor.parameters()), "weight_decay": config.training.weight_decay},
+            {"params": list(learner.bank.parameters()), "weight_decay": 0.0},
+        ],
+        lr=0.0,
+        betas=(0.9, 0.95),
+        eps=1e-9,
+    )
+    start, log = load_checkpoint(folder, config, learner, optimizer) if resume else (0, [])
+    saved, began, sums = time.monotonic(), time.monotonic(), [0.0, 0.0, 0.0]
+    learner.train()
+    for step in range(start, batches.steps):
+        losses = train_step(learner, batches, optimizer, step)
+        sums = [total + loss for total, loss in zip(sums, losses, strict=True)]
+        if (step + 1) % 100 == 0:
+            seconds = time.monotonic() - began
+            facts, abstract, memory = (total / 100 for total in sums)
+            log.append({"step": step + 1, "facts": facts, "abstract": abstract, "memory": memory, "seconds": seconds})
+            sums = [0.0, 0.0, 0.0]
+        if report:
+            report("training", step + 1, batches.steps)
+        if time.monotonic() - saved > 60 * config.training.checkpoint_minutes:
+            save_checkpoint(folder, step + 1, config, learner, optimizer, log)
+            saved = time.monotonic()
+    save_checkpoint(folder, batches.steps, config, learner, optimizer, log)
+    return log
+
+
+def train_step(
+    learner: Learner, batches: Batches, optimizer: torch.optim.Optimizer, step: int
+) -> tuple[float, float, float]:
+    """One step of either stage; returns the losses on facts, on abstract rows and on memory rows (nats a token)."""
+    device = learner.anchor.device
+    for group, rate in zip(optimizer.param_groups, choose_rates(step, batches), strict=True):
+        group["lr"] = rate
+    facts = learner.measure_loss(move(batches.passages_at(step), device))
+    abstract = learner.measure_loss(move(batches.abstract_at(step), device))
+    memory = torch.zeros((), device=device)
+    if step >= batches.anchor_steps:
+        memory = learner.measure_memory_loss(move(batches.memory_at(step), device))
+    weights = batches.config.training
+    total = facts + weights.abstract_weight * abstract + weights.memory_weight * memory
+    optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(total)
+    torch.nn.utils.clip_grad_norm_(learner.anchor.parameters(), 1.0)
+    torch.nn.utils.clip_grad_norm_(learner.bank.parameters(), 1.0)
+    optimizer.step()
+    return facts.item(), abstract.item(), memory.item()
+
+
+def move(batch: Batch, device: torch.device) -> Batch:
+    """A batch on another device."""
+    moved: dict[str, Any] = {}
+    for field in dataclasses.fields(batch):
+        part = getattr(batch, field.name)
+        moved[field.name] = part.to(device) if isinstance(part, Tensor) else move(part, device)
+    return dataclasses.replace(batch, **moved)
