@@ -39,8 +39,8 @@ format: $(TEST) ## write what the formatter wants
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(TEST) ## write docs/commands.md from the commands
-	$(BIN)/python -m workbench.commands.reference > docs/commands.md
+docs: $(TEST) ## write docs/commands.md and the README's list of files from the source
+	$(BIN)/python -m workbench.commands.reference
 
 clean: ## remove the environment and caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .ruff_cache .mypy_cache

@@ -92,40 +92,55 @@ def examine_memory() -> Finding:
     return Finding("memory", "ok", f"{size:.0f} GiB")
 
 
-def list_hashes(about: dict[str, Any]) -> dict[str, str]:
-    """File names and SHA-256 that a bank.json or memory.json records under `files`."""
-    files = about.get("files")
-    return {str(name): str(value) for name, value in files.items()} if isinstance(files, dict) else {}
+def hash_weights(folder: Path) -> str:
+    """SHA-256 of a model folder's weight files in name order, as memories record it."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
-def find_damage(index: Path) -> str:
-    """What is wrong with the files that an index (bank.json, memory.json) records; nothing when all are whole."""
+def read_record(path: Path) -> dict[str, Any]:
+    """JSON object of a file; empty when it is missing or something else."""
     try:
-        hashes = list_hashes(json.loads(index.read_bytes()))
-        for name, wanted in hashes.items():
-            with (index.parent / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
-                    return f"{index.parent.name}/{name} is not the file that {index.name} records"
-    except (OSError, ValueError, AttributeError) as error:
-        return f"{index.parent.name}/{index.name}: {error}"
-    return ""
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def find_damage(folder: Path) -> Iterator[str]:
+    """What is wrong with the shipped files: sizes that differ from shipped.json, memories made for another model."""
+    for name, size in read_record(folder / "shipped.json").get("bytes", {}).items():
+        path = folder / name
+        if not path.is_file():
+            yield f"{name} is missing"
+        elif path.stat().st_size != size:
+            yield f"{name} has {path.stat().st_size} bytes instead of {size}"
+    model = hash_weights(folder / "model")
+    for name in ("bank/bank.json", "memory/memory.json"):
+        recorded = read_record(folder / name).get("model_sha256")
+        if recorded != model:
+            yield f"{name} was made for another model, or is damaged"
 
 
 def examine_shipped() -> Iterator[Finding]:
-    """The shipped facts, model and memories; memories are held against their recorded hashes."""
+    """The shipped facts, model and memories."""
     remedy = "install memory-circuits again"
     try:
         folder = find_shipped()
         facts = load_facts(folder)
     except UserError as error:
-        yield Finding("shipped facts", "broken", str(error), remedy)
+        yield Finding("shipped model", "broken", str(error), remedy)
         return
     yield Finding("shipped facts", "ok", f"{len(facts)} facts")
-    indices = sorted(path for name in ("bank.json", "memory.json") for path in folder.rglob(name))
-    for index in indices:
-        damage = find_damage(index)
-        name = f"shipped {index.stem}"
-        yield Finding(name, "broken", damage, remedy) if damage else Finding(name, "ok", "hashes are right")
+    damage = list(find_damage(folder))
+    if damage:
+        yield Finding("shipped model", "broken", "; ".join(damage), remedy)
+    else:
+        yield Finding("shipped model", "ok", "whole; bank and explicit memories are made for it")
 
 
 def examine_programs() -> Iterator[Finding]:

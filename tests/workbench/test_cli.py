@@ -397,6 +397,8 @@ def test_doctor_reports_and_judges(capsys: pytest.CaptureFixture[str], monkeypat
 
 def test_the_reference_is_what_the_commands_say() -> None:
     assert (ROOT / "docs" / "commands.md").read_text() == reference.write_reference(), "run `make docs`"
+    readme = (ROOT / "README.md").read_text()
+    assert reference.place_tree(readme, ROOT) == readme, "run `make docs`"
 
 
 def test_cleaning_shows_what_it_disarms() -> None:

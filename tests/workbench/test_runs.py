@@ -133,3 +133,10 @@ def test_listing_leaves_out_what_is_no_run(run: Run, run_folder: Path) -> None:
     (run_folder.parent / "foreign" / "run.json").write_text("{}")
     assert [path.name for path, _ in list_runs(run_folder.parent)] == ["another", run_folder.name]
     assert list_runs(run_folder.parent / "nowhere") == []
+
+
+def test_the_document_names_every_key(run_folder: Path) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "run-format.md").read_text()
+    about = json.loads((run_folder / "run.json").read_text())
+    keys = [*about, *about["circuit"], *about["pair"], *about["faithfulness"], *about["settings"], *about["question"]]
+    assert [key for key in keys if f"`{key}`" not in document] == []

@@ -1,14 +1,19 @@
-"""Writes `docs/commands.md` from the commands' own options: `python -m workbench.commands.reference`."""
+"""Writes what documents repeat from the source: `docs/commands.md` and the README's list of files (`make docs`)."""
 
 from __future__ import annotations
 
 import argparse
-import sys
+import ast
 from collections.abc import Iterator
+from pathlib import Path
 
 from workbench.cli import COMMANDS, PROGRAM
 from workbench.cli import __doc__ as exit_codes
 from workbench.commands.command import Command
+
+PACKAGES = ("pages", "workbench", "circuits", "probes")
+TREE_START = "<!-- tree: written by `make docs` from the first line of every file -->"
+TREE_END = "<!-- /tree -->"
 
 
 def name_option(action: argparse.Action) -> str:
@@ -54,5 +59,36 @@ def write_reference() -> str:
     return "\n".join(lines)
 
 
+def read_caption(path: Path) -> str:
+    """First line of a module's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+
+
+def list_files(root: Path) -> Iterator[str]:
+    """Lines of the README's list of files: each package, folder by folder, every module with its caption."""
+    folders = [path for name in PACKAGES for path in sorted({file.parent for file in (root / name).rglob("*.py")})]
+    for folder in folders:
+        modules = sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
+        width = max((len(path.name) for path in modules), default=0)
+        start = folder / "__init__.py"
+        yield f"{folder.relative_to(root).as_posix()}/  {read_caption(start) if start.is_file() else ''}".rstrip()
+        yield from (f"    {path.name.ljust(width)}  {read_caption(path)}" for path in modules)
+
+
+def place_tree(readme: str, root: Path) -> str:
+    """README with its list of files written anew. Raises ValueError when it has no place for one."""
+    before, rest = readme.split(TREE_START, 1)
+    _, after = rest.split(TREE_END, 1)
+    return "\n".join([before + TREE_START, "```text", *list_files(root), "```", TREE_END + after])
+
+
+def main() -> None:
+    """Write both documents of the repository that this file lies in."""
+    root = Path(__file__).parents[2]
+    (root / "docs" / "commands.md").write_text(write_reference(), encoding="utf-8")
+    readme = root / "README.md"
+    readme.write_text(place_tree(readme.read_text(encoding="utf-8"), root), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(write_reference())
+    main()
