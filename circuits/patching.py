@@ -13,6 +13,9 @@ from circuits.masking import run_masked
 from circuits.metrics import read_last
 from circuits.problem import Problem
 
+# Numbers in the masks of one batch of patches (256 MB of float32).
+LARGEST_MASK = 1 << 26
+
 Patch = tuple[int | slice, int | slice, int | slice]
 
 
@@ -26,15 +29,18 @@ def measure_masks(problem: Problem, masks: Float[Tensor, "batch pos reader write
         return problem.metric(read_last(logits))
 
 
-def measure_patches(
-    problem: Problem, patches: list[Patch], tick: Tick, label: str, rows: int = 32
-) -> Float[Tensor, " patch"]:
+def count_rows(problem: Problem) -> int:
+    """Patches that run together, so that their masks stay within memory."""
+    size = problem.positions * len(problem.wiring.readers) * len(problem.wiring.writers)
+    return max(1, min(64, LARGEST_MASK // size))
+
+
+def measure_patches(problem: Problem, patches: list[Patch], tick: Tick, label: str) -> Float[Tensor, " patch"]:
     """Drop of the metric, clean minus patched, when the edges of one patch alone are ablated.
 
-    A patch is an index (pos, reader, writer) into the graph; slices ablate several edges at once. `rows` patches run
-    together.
+    A patch is an index (pos, reader, writer) into the graph; slices ablate several edges at once.
     """
-    wiring = problem.wiring
+    wiring, rows = problem.wiring, count_rows(problem)
     drops = []
     for start in range(0, len(patches), rows):
         tick(label, start, len(patches))
@@ -79,6 +85,8 @@ def patch_node(problem: Problem, writer: int, position: int, tick: Tick) -> floa
 
 def patch_reader(problem: Problem, readers: list[int], position: int, tick: Tick) -> float:
     """Exact drop of the metric when everything these readers take in at one position is ablated."""
-    assert readers
-    patch: list[Patch] = [(position, slice(readers[0], readers[-1] + 1), slice(None))]
-    return float(measure_patches(problem, patch, tick, "node patched"))
+    tick("node patched", 0, 1)
+    shape = (1, problem.positions, len(problem.wiring.readers), len(problem.wiring.writers))
+    mask = torch.ones(shape, device=problem.model.device)
+    mask[0, position, readers] = 0.0
+    return problem.metric_clean - float(measure_masks(problem, mask))

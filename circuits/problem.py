@@ -58,7 +58,7 @@ class Inputs:
     """Token ids of the clean prompt and of its counterfactual, with the memories of each."""
 
     clean: Int[Tensor, "1 pos"]
-    counterfactual: Int[Tensor, "1 pos"]
+    counterfactual: Int[Tensor, "1 other_pos"]
     attachment: Attachment
     counterfactual_attachment: Attachment
 

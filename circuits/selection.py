@@ -32,7 +32,7 @@ def keep_strongest(scores: EdgeScores, count: int) -> Mask:
 
 
 def feed(wiring: Wiring) -> Bool[np.ndarray, "reader writer"]:
-    """Which readers feed which writers' outputs: a head's own query, its key-value head's k and v, any other its input."""
+    """Which readers feed which writers' outputs: a head's query, its key-value head's k and v, or the input."""
     group = wiring.plan.group
 
     def belongs(reader: Component, writer: Component) -> bool:

@@ -92,7 +92,7 @@ def pull_heads(
 
 def pull_layer(
     model: Model, record: Record, layer: int, gradients: Iterator[Tensor]
-) -> tuple[Float[Tensor, "reader batch pos d_model"], Float[Tensor, "reader batch pos d_model"]]:
+) -> tuple[Float[Tensor, "reader batch pos d_model"], Float[Tensor, "mlp_reader batch pos d_model"]]:
     """Gradients at the stream for a layer's attention readers (queries, memory queries, keys, values) and MLP readers.
 
     The gradient at a head's query includes the path through its memory reads, and the one at the MLP's input the
@@ -118,7 +118,7 @@ def pull_layer(
 
 def pull_gradients(
     model: Model, record: Record, gradients: Sequence[Tensor]
-) -> list[Float[Tensor, "reader batch pos d_model"]]:
+) -> list[Float[Tensor, "_ batch pos d_model"]]:
     """Gradients at the residual stream of every reader, in stages: per layer attention, MLP; last the logits."""
     pending = iter(gradients)
     stages: list[Tensor] = []

@@ -39,9 +39,9 @@ class BankBlocks:
 
     path: tuple[int, ...]
     layers: tuple[int, ...]
-    gate: tuple[Float[Tensor, "layer unit d_model"], ...]
-    up: tuple[Float[Tensor, "layer unit d_model"], ...]
-    down: tuple[Float[Tensor, "layer unit d_model"], ...]
+    gate: tuple[Float[Tensor, "layer _ d_model"], ...]
+    up: tuple[Float[Tensor, "layer _ d_model"], ...]
+    down: tuple[Float[Tensor, "layer _ d_model"], ...]
 
     def __len__(self) -> int:
         """Number of levels."""

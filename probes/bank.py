@@ -7,6 +7,7 @@ model's layers (`probes/units.py`); the *generic* block of each level belongs to
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Bank:
         for level, (cluster, count) in enumerate(zip(path, self.clusters, strict=True), start=1):
             if cluster != GENERIC and not 0 <= cluster < count:
                 raise UserError(f"cluster {cluster} is not in level {level} of the bank (0..{count - 1})")
-        for parent, child in zip(path, path[1:], strict=False):
+        for parent, child in pairwise(path):
             if GENERIC not in (parent, child) and child // self.branching != parent:
                 raise UserError(f"cluster path {list(path)} is not nested: {child} does not lie in {parent}")
 

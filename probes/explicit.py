@@ -151,7 +151,7 @@ def write_memories(
         raise UserError(f"memory layers {layers} are not all in 0..{model.layers - 1}")
     keys, values, positions = [], [], []
     for name, text in texts.items():
-        ids, first = encode_reference(model.tokenizer, prefix, text)
+        ids, first = encode_reference(model.tokenizer, prefix, text, min(REFERENCE_LENGTH, offset))
         if len(ids) <= first:
             raise UserError(f"the reference {name[:80]!r} is empty: give it some text")
         valid = torch.arange(len(ids))[None] >= first
@@ -162,7 +162,7 @@ def write_memories(
         ]
         keys.append(torch.stack([pad_slots(row[0], slots, 0.0) for row in rows]))
         values.append(torch.stack([pad_slots(row[1], slots, 0.0) for row in rows]))
-        positions.append(torch.stack([pad_slots(row[2], slots, -1) for row in rows]))
+        positions.append(torch.stack([pad_slots(row[2], slots, -1.0) for row in rows]))
     return ExplicitMemories(
         ids=tuple(texts),
         layers=layers,

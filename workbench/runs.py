@@ -78,7 +78,7 @@ def encode_circuit(circuit: Circuit) -> dict[str, Any]:
 
 def decode_plan(value: dict[str, Any]) -> Plan:
     """Plan from its JSON object."""
-    fields = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+    fields: dict[str, Any] = {k: tuple(item) if isinstance(item, list) else item for k, item in value.items()}
     return Plan(**fields)
 
 
@@ -181,7 +181,7 @@ def load_run(folder: Path) -> Run:
 
 
 def list_runs(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Runs directly inside a folder, by name, each with its run.json; folders that hold no readable run are left out."""
+    """Runs directly inside a folder, by name, each with its run.json; folders without a readable run are left out."""
     found = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if (path / "run.json").is_file() and not path.name.startswith("."):

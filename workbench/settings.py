@@ -68,6 +68,7 @@ class Settings:
 
     `model` is `shipped`, a folder or a hub name; `bank`, `memory` and `text` are `auto` (what the fact comes with),
     `none`, or a path. `edges` is the number asked for, `steps` the points of the path of `eap-ig`.
+    `device_map` spreads a large model over devices (then `device` is not used).
     """
 
     model: str = "shipped"
@@ -82,6 +83,7 @@ class Settings:
     steps: int = 5
     dtype: str = "float32"
     device: str = "auto"
+    device_map: str | None = None
     trust_remote_code: bool = False
 
     def check(self) -> None:

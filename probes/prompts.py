@@ -1,0 +1,132 @@
+"""Prompt pairs: a prompt and its counterfactual, of equal length in tokens, with answer and foil of one token each."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from probes.errors import UserError
+from probes.facts import Fact
+
+if TYPE_CHECKING:
+    from probes.models import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Tokens from `start` up to but not including `stop`, with what they are."""
+
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPair:
+    """A prompt, its counterfactual and the two next tokens that compete.
+
+    Token lists align position by position; `spans` name the stretches where the two differ (`changed`) and, when a
+    text stands before the question, that text (`text`).
+    """
+
+    clean: str
+    counterfactual: str
+    answer: str
+    foil: str
+    answer_id: int
+    foil_id: int
+    clean_ids: tuple[int, ...]
+    counterfactual_ids: tuple[int, ...]
+    clean_tokens: tuple[str, ...]
+    counterfactual_tokens: tuple[str, ...]
+    spans: tuple[Span, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object, one key a field."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def encode_answer(model: Model, answer: str, prompt: str, name: str = "answer") -> tuple[str, int]:
+    """Text and id of an answer of one token; a space is put before it where the prompt ends without one.
+
+    Raises UserError, naming the tokens and what to do, when it is several.
+    """
+    if not answer.strip():
+        raise UserError(f"the {name} is empty: give the text that should follow the prompt")
+    text = answer if answer[0].isspace() or prompt.endswith((" ", "\n")) else f" {answer}"
+    ids = model.encode_plain(text)
+    if len(ids) != 1 and len(model.encode_plain(answer)) == 1:
+        text, ids = answer, model.encode_plain(answer)
+    if len(ids) != 1:
+        pieces = ", ".join(repr(model.decode(token)) for token in ids[:8])
+        raise UserError(
+            f"the {name} {text!r} is {len(ids)} tokens of this model ({pieces}) and one is needed: "
+            f"ask for its first token, {model.decode(ids[0])!r}, or move all but the last token into the prompt"
+        )
+    return text, ids[0]
+
+
+def find_changes(first: Sequence[int], second: Sequence[int]) -> Iterator[Span]:
+    """Stretches of positions at which two token lists of equal length differ."""
+    start = None
+    for position, (a, b) in enumerate(zip(first, second, strict=True)):
+        if a != b and start is None:
+            start = position
+        if a == b and start is not None:
+            yield Span("changed", start, position)
+            start = None
+    if start is not None:
+        yield Span("changed", start, len(first))
+
+
+def pair_prompts(model: Model, clean: str, counterfactual: str, answer: str, foil: str, text: str = "") -> PromptPair:
+    """Pair of two prompts. `text` is the part of the clean prompt that was put before the question, if any.
+
+    Raises UserError when a prompt is empty or too long, lengths differ, or answer or foil is not one token.
+    """
+    answer, answer_id = encode_answer(model, answer, clean)
+    foil, foil_id = encode_answer(model, foil, clean, "foil")
+    ids, other = model.encode(clean), model.encode(counterfactual)
+    if len(ids) != len(other):
+        raise UserError(
+            f"the prompt has {len(ids)} tokens and the counterfactual {len(other)}: positions must match, so give a "
+            "counterfactual of the same length (a name that splits into as many tokens)"
+        )
+    spans = list(find_changes(ids, other))
+    if text:
+        spans.insert(0, Span("text", 0, min(len(model.encode(text)), len(ids))))
+    return PromptPair(
+        clean=clean,
+        counterfactual=counterfactual,
+        answer=answer,
+        foil=foil,
+        answer_id=answer_id,
+        foil_id=foil_id,
+        clean_ids=tuple(ids),
+        counterfactual_ids=tuple(other),
+        clean_tokens=tuple(model.decode(token) for token in ids),
+        counterfactual_tokens=tuple(model.decode(token) for token in other),
+        spans=tuple(spans),
+    )
+
+
+def list_counterfactuals(model: Model, fact: Fact, facts: Sequence[Fact], seed: int) -> Iterator[Fact]:
+    """Facts of the same relation to compare with, best first: prompt as long in tokens, another answer of one token.
+
+    Those of the same split and of a near frequency bucket come first, shuffled by the seed among equals.
+    """
+    length = len(model.encode(fact.prompt))
+    shuffled = [other for other in facts if other.relation == fact.relation and other.answer != fact.answer]
+    random.Random(f"{seed}:{fact.id}").shuffle(shuffled)
+    shuffled.sort(key=lambda other: (other.split != fact.split, abs(other.bucket - fact.bucket)))
+    for other in shuffled:
+        if len(model.encode_plain(other.answer)) == 1 and len(model.encode(other.prompt)) == length:
+            yield other
+
+
+def find_named_fact(prompt: str, facts: Sequence[Fact]) -> Fact | None:
+    """The fact whose subject is the longest that the prompt names, or None."""
+    named = [fact for fact in facts if len(fact.subject) > 2 and fact.subject in prompt]
+    return max(named, key=lambda fact: len(fact.subject), default=None)

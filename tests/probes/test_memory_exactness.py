@@ -1,0 +1,139 @@
+"""Memories attached by hooks equal the same memories built into the model: cache, widened FFN, nothing at all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from probes.attachments import Attachment, BankBlocks, ExplicitBlocks
+from probes.explicit import fetch_memories, write_memories
+from probes.forward import Pass
+from tests.checkpoints import ROTARY, SHAPES, load_shape, make_bank, make_explicit, write_checkpoint
+
+TOKENS = torch.tensor([[0, 20, 31, 44, 52, 61], [0, 22, 35, 41, 50, 63]])
+MEMORIES = {"a": "The capital of France is Paris.", "b": "Anna lives in Oslo and eats plums."}
+
+
+def load_plain(shape: str) -> torch.nn.Module:
+    """The same checkpoint in transformers alone."""
+    return AutoModelForCausalLM.from_pretrained(
+        write_checkpoint(shape), attn_implementation="eager", dtype=torch.float32
+    ).eval()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_nothing_attached_is_the_base_model_bit_for_bit(shape: str) -> None:
+    """A recorded pass without memories changes no bit of the bridge's logits, which are transformers' own."""
+    model = load_shape(shape)
+    with torch.no_grad():
+        bare = model.bridge(TOKENS, return_type="logits", prepend_bos=False)
+        plain = load_plain(shape)(TOKENS).logits
+    assert torch.equal(Pass(model).run(TOKENS), bare)
+    assert torch.equal(Pass(model, Attachment(), attention=True).run(TOKENS), bare)
+    assert float((bare - plain).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen2", "qwen3", "pythia"])
+def test_explicit_memory_is_the_models_own_cache(shape: str) -> None:
+    """Memory in every layer equals the same keys and values fed through past_key_values (GQA too)."""
+    model = load_shape(shape)
+    explicit = make_explicit(model, layers=tuple(range(model.layers)), blocks=2)
+    explicit = ExplicitBlocks(
+        explicit.ids, explicit.layers, explicit.keys, explicit.values, torch.zeros_like(explicit.absent)
+    )
+    cache = DynamicCache()
+    for layer in range(model.layers):
+        keys, values = (part[0, layer].transpose(0, 1).flatten(1, 2) for part in (explicit.keys, explicit.values))
+        cache.update(*(part[None].expand(2, -1, -1, -1).contiguous() for part in (keys, values)), layer)
+    positions = torch.arange(TOKENS.shape[1])[None].expand(2, -1)
+    with torch.no_grad():
+        wanted = load_plain(shape)(TOKENS, past_key_values=cache, position_ids=positions).logits
+    got = Pass(model, Attachment(explicit)).run(TOKENS)
+    assert float((got - wanted).abs().max()) < 1e-5
+    assert float((got - Pass(model).run(TOKENS)).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen2"])
+def test_bank_blocks_are_a_wider_ffn(shape: str) -> None:
+    """Blocks attached by hooks equal a checkpoint whose SwiGLU was widened by concatenation."""
+    model, plain = load_shape(shape), load_plain(shape)
+    bank = make_bank(model, layers=(0, 1, 2), units=(3, 2))
+    for layer, block in enumerate(plain.model.layers):
+        for level in range(len(bank)):
+            for name, rows, axis in (
+                ("gate_proj", bank.gate[level][layer], 0),
+                ("up_proj", bank.up[level][layer], 0),
+                ("down_proj", bank.down[level][layer].T, 1),
+            ):
+                linear = getattr(block.mlp, name)
+                linear.weight = torch.nn.Parameter(torch.cat([linear.weight.data, rows], dim=axis))
+    with torch.no_grad():
+        wanted = plain(TOKENS).logits
+    got = Pass(model, Attachment(bank=bank)).run(TOKENS)
+    assert float((got - wanted).abs().max()) < 1e-5
+    assert float((got - Pass(model).run(TOKENS)).abs().max()) > 1e-3
+
+
+def test_zero_blocks_change_nothing() -> None:
+    """Blocks at their initialisation (zero down vectors) leave the logits as they are."""
+    model = load_shape("llama")
+    bank = make_bank(model)
+    zero = BankBlocks(bank.path, bank.layers, bank.gate, bank.up, tuple(torch.zeros_like(d) for d in bank.down))
+    assert torch.equal(Pass(model, Attachment(bank=zero)).run(TOKENS), Pass(model).run(TOKENS))
+
+
+@pytest.mark.parametrize("shape", ROTARY)
+def test_keeping_every_token_is_reading_the_reference(shape: str) -> None:
+    """With all tokens kept in all layers, the memory is the reference's own cache at its distance from the context."""
+    model = load_shape(shape)
+    text, prompt = MEMORIES["a"], model.encode("Anna lives in")
+    memories = write_memories(model, {"a": text}, layers=tuple(range(model.layers)), slots=64, offset=40, prefix="")
+    reference = model.encode(f" {text}")
+    kept = int((memories.positions[0, 0, 0] >= 0).sum())
+    assert kept == len(reference) - 1
+    got = Pass(model, Attachment(fetch_memories(memories, model, ("a",)))).run(torch.tensor([prompt]))
+    if shape == "gemma2":
+        assert torch.isfinite(got).all()
+        return
+    plain = load_plain(shape)
+    cache = DynamicCache()
+    with torch.no_grad():
+        plain(torch.tensor([reference]), past_key_values=cache)
+        for layer in cache.layers:
+            layer.keys, layer.values = layer.keys[:, :, 1:], layer.values[:, :, 1:]
+        positions = 40 + torch.arange(len(prompt))[None]
+        wanted = plain(torch.tensor([prompt]), past_key_values=cache, position_ids=positions).logits
+    assert float((got - wanted).abs().max()) < 1e-4
+
+
+def test_order_of_memories_does_not_matter() -> None:
+    """Parallel positions: permuting the memories leaves the logits as they are, to rounding."""
+    model = load_shape("qwen3")
+    memories = write_memories(model, MEMORIES)
+    first = Pass(model, Attachment(fetch_memories(memories, model, ("a", "b")))).run(TOKENS)
+    second = Pass(model, Attachment(fetch_memories(memories, model, ("b", "a")))).run(TOKENS)
+    assert float((first - second).abs().max()) < 1e-5
+
+
+def test_selection_does_not_move_with_the_text() -> None:
+    """Kept tokens are chosen before rotary: the same reference later in the positions keeps the same tokens."""
+    model = load_shape("llama")
+    first = write_memories(model, MEMORIES, layers=(0,), slots=3, offset=100, prefix="")
+    later = write_memories(model, MEMORIES, layers=(0,), slots=3, offset=100, prefix="to to to")
+    shift = int(later.positions.min() - first.positions.min())
+    assert shift > 0
+    assert torch.equal(later.positions, first.positions + shift)
+
+
+def test_hooks_are_removed_when_a_pass_fails() -> None:
+    """An error inside a hook leaves the model as it was."""
+    model = load_shape("llama")
+
+    def fail(tensor: torch.Tensor, hook: object) -> None:
+        raise RuntimeError("planted")
+
+    before = Pass(model).run(TOKENS)
+    with pytest.raises(RuntimeError, match="planted"):
+        model.run(TOKENS, [("blocks.1.attn.hook_q", fail)])
+    assert torch.equal(Pass(model).run(TOKENS), before)

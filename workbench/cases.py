@@ -1,0 +1,218 @@
+"""From a question to a case: which prompts, which answer and foil, and which memories stand on either side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probes.errors import UserError
+from probes.facts import Fact, find_fact
+from probes.prompts import PromptPair, find_named_fact, list_counterfactuals, pair_prompts
+from workbench.engine import Engine
+from workbench.settings import Question, Settings
+
+if TYPE_CHECKING:
+    from circuits.problem import Inputs
+    from probes.attachments import Attachment
+
+# The largest text file taken as text in the prompt, in bytes; no model here reads more.
+LARGEST_TEXT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a case: the question's prompt, the cluster path, explicit memories and the text before the prompt."""
+
+    prompt: str
+    path: tuple[int, ...] = ()
+    memories: tuple[str, ...] = ()
+    text: str = ""
+
+    def build_prompt(self, template: str) -> str:
+        """Prompt as it is fed, with the text before it."""
+        return template.format(document=self.text, prompt=self.prompt) if self.text else self.prompt
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {"prompt": self.prompt, "path": list(self.path), "memories": list(self.memories), "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Everything a trace compares: both sides, the tokens, and the facts they come from (None for typed prompts)."""
+
+    clean: Side
+    counterfactual: Side
+    pair: PromptPair
+    fact: Fact | None
+    other: Fact | None
+
+    def build_inputs(self, engine: Engine) -> Inputs:
+        """Token ids and attached memories of both sides."""
+        import torch
+
+        from circuits.problem import Inputs
+
+        def attach(side: Side) -> Attachment:
+            return engine.attach(side.path, side.memories)
+
+        clean = attach(self.clean)
+        same = (self.clean.path, self.clean.memories) == (self.counterfactual.path, self.counterfactual.memories)
+        return Inputs(
+            clean=torch.tensor([self.pair.clean_ids]),
+            counterfactual=torch.tensor([self.pair.counterfactual_ids]),
+            attachment=clean,
+            counterfactual_attachment=clean if same else attach(self.counterfactual),
+        )
+
+
+def read_text(choice: str, fact: Fact | None) -> str:
+    """Text to put before the prompt. Raises UserError for a file that is missing, too large or not text."""
+    if choice == "none":
+        return ""
+    if choice == "auto":
+        return fact.document if fact is not None else ""
+    try:
+        path = Path(choice).expanduser()
+        if path.stat().st_size > LARGEST_TEXT:
+            raise UserError(f"{choice} is larger than 1 MB: no model here reads that much, cut it")
+        return " ".join(path.read_text(encoding="utf-8").split())
+    except OSError as error:
+        raise UserError(f"cannot read the text {choice}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{choice} is not UTF-8 text") from None
+
+
+def choose_path(engine: Engine, fact: Fact | None) -> tuple[int, ...]:
+    """Cluster path of a fact's prompt; the generic blocks where the prompt names no known subject."""
+    if engine.bank is None:
+        return ()
+    if fact is None or len(fact.cluster_path) != len(engine.bank.clusters):
+        return engine.bank.generic_path
+    return fact.cluster_path
+
+
+def choose_memories(engine: Engine, fact: Fact | None, always: bool = False) -> tuple[str, ...]:
+    """The fact's own explicit memory: for a never-seen fact, and for others when asked for (`always`)."""
+    if engine.memories is None or fact is None or fact.document_id not in engine.memories.ids:
+        return ()
+    return (fact.document_id,) if always or fact.split == "never-seen" else ()
+
+
+def build_side(engine: Engine, settings: Settings, fact: Fact | None, prompt: str) -> Side:
+    """Side of a prompt with the memories that its fact comes with under the settings."""
+    explicit = settings.memory not in ("auto", "none")
+    return Side(
+        prompt=prompt,
+        path=choose_path(engine, fact),
+        memories=choose_memories(engine, fact, always=explicit),
+        text=read_text(settings.text, fact),
+    )
+
+
+def swap_answer(side: Side, answer: str, foil: str) -> Side | None:
+    """Side whose text says the foil where it said the answer, or None when the text does not say it."""
+    wanted, instead = answer.strip(), foil.strip()
+    if not side.text or wanted not in side.text:
+        return None
+    return replace(side, text=side.text.replace(wanted, instead))
+
+
+def list_other_sides(
+    engine: Engine, settings: Settings, fact: Fact, clean: Side, foil: str
+) -> Iterator[tuple[Side, Fact, str]]:
+    """Counterfactual sides of a fact, best first, each with the fact it comes from and the foil.
+
+    With a text that states the answer the text is changed and the question stays; else the question is about another
+    subject, with that subject's own memories.
+    """
+    for other in list_counterfactuals(engine.model, fact, engine.facts, settings.seed):
+        answer = foil or other.answer
+        side = swap_answer(clean, fact.answer, answer)
+        if side is None:
+            side = replace(build_side(engine, settings, other, other.prompt), text=clean.text)
+            if len(side.memories) != len(clean.memories):
+                continue
+        yield side, other, answer
+
+
+def resolve_fact(engine: Engine, question: Question, settings: Settings) -> Case:
+    """Case of a shipped fact; its counterfactual is chosen by the seed unless the question gives one."""
+    fact = find_fact(engine.facts, question.fact)
+    clean = build_side(engine, settings, fact, fact.prompt)
+    prompt = clean.build_prompt(engine.template)
+    if question.counterfactual:
+        other = find_named_fact(question.counterfactual, engine.facts)
+        side = build_side(engine, settings, other, question.counterfactual)
+        if len(side.memories) != len(clean.memories):
+            side = replace(side, memories=clean.memories)
+        foil = question.foil or (other.answer if other is not None else predict_foil(engine, side, fact.answer))
+        candidates: Iterator[tuple[Side, Fact | None, str]] = iter([(side, other, foil)])
+    else:
+        candidates = iter(list_other_sides(engine, settings, fact, clean, question.foil))
+    problem: UserError | None = None
+    for side, other, foil in candidates:
+        try:
+            pair = pair_prompts(engine.model, prompt, side.build_prompt(engine.template), fact.answer, foil, clean.text)
+        except UserError as error:
+            problem = problem or error
+            continue
+        return Case(clean, side, pair, fact, other)
+    raise problem or UserError(
+        f"no counterfactual for {fact.id}: no other {fact.relation} fact has a prompt as long in tokens with an answer "
+        "of one token on this model; give --counterfactual and --foil"
+    )
+
+
+def predict_foil(engine: Engine, side: Side, answer: str) -> str:
+    """The model's best next token on a side, other than the answer."""
+    import torch
+
+    from circuits.problem import record_run
+
+    ids = engine.model.encode(side.build_prompt(engine.template))
+    _, logits = record_run(engine.model, torch.tensor([ids]), engine.attach(side.path, side.memories))
+    for token in logits[0].topk(5).indices.tolist():
+        text = engine.model.decode(token)
+        if text.strip() and text.strip() != answer.strip() and len(engine.model.encode_plain(text)) == 1:
+            return text
+    raise UserError("no foil could be chosen (the model's best tokens do not stand alone): give --foil")
+
+
+def resolve_prompt(engine: Engine, question: Question, settings: Settings) -> Case:
+    """Case of a typed prompt; memories are those of the fact whose subject the prompt names."""
+    if not question.answer:
+        raise UserError("a prompt needs its answer: --answer TEXT (`memory-circuits ask` shows what the model says)")
+    fact = find_named_fact(question.prompt, engine.facts)
+    clean = build_side(engine, settings, fact, question.prompt)
+    if question.counterfactual:
+        other = find_named_fact(question.counterfactual, engine.facts)
+        side = replace(build_side(engine, settings, other, question.counterfactual), text=clean.text)
+        if len(side.memories) != len(clean.memories):
+            side = replace(side, memories=clean.memories)
+        foil = question.foil or predict_foil(engine, side, question.answer)
+    elif settings.ablation == "counterfactual":
+        raise UserError(
+            "counterfactual ablation needs a counterfactual prompt: --counterfactual TEXT with as many tokens, or "
+            "choose --ablation zero or mean"
+        )
+    else:
+        other, side = None, clean
+        foil = question.foil or predict_foil(engine, clean, question.answer)
+    pair = pair_prompts(
+        engine.model,
+        clean.build_prompt(engine.template),
+        side.build_prompt(engine.template),
+        question.answer,
+        foil,
+        clean.text,
+    )
+    return Case(clean, side, pair, fact, other)
+
+
+def resolve(engine: Engine, question: Question, settings: Settings) -> Case:
+    """Case of a question. Raises UserError when it cannot be compared on this model."""
+    question.check()
+    return resolve_fact(engine, question, settings) if question.fact else resolve_prompt(engine, question, settings)

@@ -1,0 +1,95 @@
+"""The four conditions of a question: the same prompt with nothing, with the bank, with explicit memory, with text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.problem import record_run
+from probes.errors import UserError
+from probes.facts import Fact, find_fact
+from probes.models import Model
+from probes.prompts import encode_answer, find_named_fact
+from workbench.answers import Condition, Prediction
+from workbench.cases import Side, choose_memories, choose_path, read_text
+from workbench.engine import Engine, Tick
+from workbench.settings import Question, Settings
+
+# Predictions shown in each condition.
+SHOWN = 10
+
+
+def answer_conditions(engine: Engine, question: Question, settings: Settings, tick: Tick) -> tuple[Condition, ...]:
+    """Answers in the four conditions; one that cannot be asked says why."""
+    question.check()
+    fact = find_fact(engine.facts, question.fact) if question.fact else find_named_fact(question.prompt, engine.facts)
+    prompt = fact.prompt if question.fact and fact is not None else question.prompt
+    answer = fact.answer if question.fact and fact is not None else question.answer
+    plain = Side(prompt)
+    sides = {
+        "parameters": (plain, "", ""),
+        "bank": offer_bank(engine, plain, fact),
+        "explicit memory": offer_memory(engine, plain, fact),
+        "text": offer_text(plain, fact, settings),
+    }
+    conditions = []
+    for done, (name, (side, source, reason)) in enumerate(sides.items()):
+        tick("answers", done, len(sides))
+        if reason:
+            conditions.append(Condition(name, prompt, source=source, reason=reason))
+        else:
+            conditions.append(answer_side(engine, name, side, answer, source))
+    return tuple(conditions)
+
+
+def offer_bank(engine: Engine, side: Side, fact: Fact | None) -> tuple[Side, str, str]:
+    """Side with the bank, its source, and why it is not available."""
+    if engine.bank is None:
+        return side, "", "no bank is attached to this model"
+    path = choose_path(engine, fact)
+    if path == engine.bank.generic_path:
+        return replace(side, path=path), "generic blocks: the prompt names no known subject", ""
+    return replace(side, path=path), f"clusters {' > '.join(str(cluster) for cluster in path)}", ""
+
+
+def offer_memory(engine: Engine, side: Side, fact: Fact | None) -> tuple[Side, str, str]:
+    """Side with the fact's explicit memory, its source, and why it is not available."""
+    if engine.memories is None:
+        return side, "", "no explicit memories are attached to this model"
+    memories = choose_memories(engine, fact, always=True)
+    if not memories:
+        return side, "", "no explicit memory was written about this subject"
+    return replace(side, memories=memories), f"memory of {', '.join(memories)}", ""
+
+
+def offer_text(side: Side, fact: Fact | None, settings: Settings) -> tuple[Side, str, str]:
+    """Side with a text before the prompt, its source, and why it is not available."""
+    choice = "auto" if settings.text == "none" else settings.text
+    text = read_text(choice, fact)
+    if not text:
+        return side, "", "there is no document about this subject: give one with --text FILE"
+    source = f"document {fact.document_id}" if choice == "auto" and fact is not None else f"file {choice}"
+    return replace(side, text=text), source, ""
+
+
+def answer_side(engine: Engine, name: str, side: Side, answer: str, source: str) -> Condition:
+    """Predictions of the model on one side."""
+    model, prompt = engine.model, side.build_prompt(engine.template)
+    try:
+        ids = model.encode(prompt)
+    except UserError as error:
+        return Condition(name, prompt, source=source, reason=str(error))
+    _, logits = record_run(model, torch.tensor([ids]), engine.attach(side.path, side.memories))
+    probabilities = logits[0].softmax(dim=-1)
+    wanted = encode_answer(model, answer, prompt)[1] if answer else None
+    best = [predict(model, probabilities, token) for token in probabilities.topk(SHOWN).indices.tolist()]
+    asked = predict(model, probabilities, wanted) if wanted is not None else None
+    return Condition(name, prompt, tuple(best), asked, source)
+
+
+def predict(model: Model, probabilities: Float[Tensor, " d_vocab"], token: int) -> Prediction:
+    """Prediction of one token."""
+    return Prediction(model.decode(token), token, float(probabilities[token]))

@@ -1,0 +1,83 @@
+"""A loaded model with its memories, facts and one lock; what pages and commands hold on to between questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from probes.errors import UserError
+from probes.facts import Fact
+from workbench.library import find_shipped, read_shipped_facts, read_template
+from workbench.settings import Settings
+
+if TYPE_CHECKING:
+    from probes.attachments import Attachment
+    from probes.bank import Bank
+    from probes.explicit import ExplicitMemories
+    from probes.models import Model
+
+Tick = Callable[[str, int, int], None]
+
+
+def quiet(label: str, done: int, total: int) -> None:
+    """A tick that shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Model, memories (None where there are none for this model), facts, and how a text stands before a prompt.
+
+    Safe to share between threads: the model takes its own lock for every pass.
+    """
+
+    model: Model
+    bank: Bank | None
+    memories: ExplicitMemories | None
+    facts: tuple[Fact, ...]
+    template: str = field(repr=False)
+
+    def attach(self, path: tuple[int, ...], memories: tuple[str, ...]) -> Attachment:
+        """Bank blocks of a path and explicit memories of these ids, ready for a pass; empty: none of that kind."""
+        from probes.attachments import Attachment
+        from probes.bank import fetch_blocks
+        from probes.explicit import fetch_memories
+
+        bank = fetch_blocks(self.bank, self.model, path) if self.bank is not None and path else None
+        explicit = (
+            fetch_memories(self.memories, self.model, memories) if self.memories is not None and memories else None
+        )
+        return Attachment(explicit, bank)
+
+
+def find_store(choice: str, name: str, shipped: Path | None) -> Path | None:
+    """Folder of a bank or memory: of the shipped model for `auto`, none for `none`, else a path. Raises UserError."""
+    if choice == "none":
+        return None
+    if choice == "auto":
+        return shipped / name if shipped is not None and (shipped / name).is_dir() else None
+    path = Path(choice).expanduser()
+    if not path.is_dir():
+        raise UserError(f"no folder {choice}: --{name} takes auto, none or the folder of a {name}")
+    return path
+
+
+def open_engine(settings: Settings, tick: Tick = quiet) -> Engine:
+    """Load what the settings name. Raises UserError for whatever a person can put right."""
+    settings.check()
+    tick("loading the model", 0, 3)
+    from probes.bank import load_bank
+    from probes.explicit import load_memories
+    from probes.models import load_model
+
+    shipped = find_shipped() if settings.model == "shipped" else None
+    name = str(shipped / "model") if shipped is not None else settings.model
+    model = load_model(name, settings.dtype, settings.device, settings.device_map, settings.trust_remote_code)
+    tick("loading memories", 1, 3)
+    bank_folder = find_store(settings.bank, "bank", shipped)
+    memory_folder = find_store(settings.memory, "memory", shipped)
+    bank = load_bank(bank_folder, model) if bank_folder is not None else None
+    memories = load_memories(memory_folder, model) if memory_folder is not None else None
+    tick("loading facts", 2, 3)
+    return Engine(model, bank, memories, read_shipped_facts(), read_template(find_shipped()))

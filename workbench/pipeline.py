@@ -1,0 +1,197 @@
+"""The whole flow on one screen: a question becomes a case, a traced run, edge scores, a circuit and its faithfulness.
+
+    Question -> Case (prompt pair, memories) -> Problem (traced runs) -> EdgeScores -> Circuit -> Faithfulness -> Run
+
+Commands, pages and tests call these functions; none restates them. Torch is imported inside, so that importing this
+module is cheap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from probes.errors import UserError
+from workbench.answers import Condition
+from workbench.cases import Case, resolve
+from workbench.engine import Engine, Tick, open_engine, quiet
+from workbench.provenance import build_command, describe_memories, list_versions
+from workbench.runs import Recording, Run
+from workbench.settings import Question, Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from circuits.circuit import EdgeScores
+    from circuits.faithfulness import Faithfulness
+    from circuits.problem import Problem
+
+__all__ = ["Check", "Engine", "Tick", "ask", "check_node", "open_engine", "quiet", "trace"]
+
+# Prompts that mean ablation averages over.
+REFERENCES = 32
+
+
+def trace(engine: Engine, question: Question, settings: Settings, tick: Tick = quiet) -> Run:
+    """Trace one question: from prompt to circuit. Raises UserError for what a person can put right."""
+    settings.check()
+    case = resolve(engine, question, settings)
+    conditions = ask(engine, question, settings, tick)
+    problem = pose(engine, case, settings)
+    scores = score(problem, settings, tick)
+    recording = record_attention(problem)
+    circuit, faithfulness = extract(problem, scores, recording, settings, tick)
+    about = {
+        "question": question.to_json(),
+        "settings": settings.to_json(),
+        "model": engine.model.describe(),
+        "memories": describe_memories(engine, case),
+        "fact": case.fact.to_json() if case.fact is not None else None,
+        "counterfactual_fact": case.other.id if case.other is not None else None,
+        "pair": case.pair.to_json(),
+        "conditions": [condition.to_json() for condition in conditions],
+        "faithfulness": faithfulness.to_json(),
+        "versions": list_versions(),
+        "command": build_command(question, settings),
+    }
+    return Run(about=round_trip(about), circuit=circuit, scores=scores, recording=recording)
+
+
+def ask(engine: Engine, question: Question, settings: Settings, tick: Tick = quiet) -> tuple[Condition, ...]:
+    """Next-token answers with parameters alone, with the bank, with explicit memory and with text."""
+    from workbench.conditions import answer_conditions
+
+    return answer_conditions(engine, question, settings, tick)
+
+
+def pose(engine: Engine, case: Case, settings: Settings) -> Problem:
+    """Problem of a case: clean and ablated run recorded, metric set up."""
+    from circuits.metrics import Target
+    from circuits.problem import pose_problem
+
+    return pose_problem(
+        engine.model,
+        case.build_inputs(engine),
+        Target(case.pair.answer_id, case.pair.foil_id),
+        settings.ablation,
+        settings.metric,
+        list_references(engine, settings) if settings.ablation == "mean" else None,
+    )
+
+
+def list_references(engine: Engine, settings: Settings) -> list[Tensor]:
+    """Token ids of the prompts that mean ablation averages over: a sample of the shipped facts' prompts."""
+    import random
+
+    import torch
+
+    chosen = random.Random(settings.seed).sample(engine.facts, min(REFERENCES, len(engine.facts)))
+    return [torch.tensor([engine.model.encode(fact.prompt)]) for fact in chosen]
+
+
+def score(problem: Problem, settings: Settings, tick: Tick) -> EdgeScores:
+    """Scores of every edge and node by the chosen method."""
+    from circuits.attribution import attribute, attribute_along_path, collect_scores
+    from circuits.patching import patch_everything
+
+    nodes: Tensor | None = None
+    if settings.method == "exact":
+        edges, nodes = patch_everything(problem, tick)
+    elif settings.method == "eap-ig":
+        edges = attribute_along_path(problem, settings.steps, tick)
+    else:
+        edges = attribute(problem, tick)
+    return collect_scores(problem, edges, nodes, settings.method)
+
+
+def record_attention(problem: Problem) -> Recording:
+    """Attention of the clean run, to the context and to memory slots, as probabilities of one softmax."""
+    import numpy as np
+    import torch
+
+    from circuits.problem import record_run
+
+    record, _ = record_run(problem.model, problem.clean, problem.attachment, attention=True)
+    context, memory = [], []
+    for layer in range(problem.model.layers):
+        pattern = record.pattern[layer][0]
+        if layer in record.share:
+            pattern = pattern * record.share[layer][0].T[:, :, None]
+            memory.append(record.slot_weights[layer][0].transpose(0, 1))
+        context.append(pattern)
+    empty = np.zeros((0,) * 5, dtype=np.float16)
+    return Recording(
+        context=torch.stack(context).cpu().numpy().astype(np.float16),
+        memory=torch.stack(memory).cpu().numpy().astype(np.float16) if memory else empty,
+    )
+
+
+def extract(
+    problem: Problem, scores: EdgeScores, recording: Recording, settings: Settings, tick: Tick
+) -> tuple[Any, Faithfulness]:
+    """Circuit of the strongest edges and how faithful it is."""
+    from circuits.circuit import mask_edges
+    from circuits.faithfulness import measure_faithfulness
+    from circuits.selection import select_circuit
+
+    attention: np.ndarray = recording.context.astype("float32")
+    circuit = select_circuit(scores, settings.edges, attention)
+    mask = mask_edges(circuit, scores.wiring, problem.positions)
+    return circuit, measure_faithfulness(problem, mask, scores.unit, settings.seed, tick)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Estimate of one node beside exact patching: drops of the metric in `unit`, both clean minus ablated."""
+
+    node: str
+    estimate: float
+    exact: float
+    unit: str
+    method: str
+    ablation: str
+
+
+def check_node(engine: Engine, run: Run, node: str, tick: Tick = quiet) -> Check:
+    """Patch one node of a saved run exactly. Raises UserError when the node or the run's facts are not there."""
+    from circuits.graph import Kind, parse_component, split_node
+    from circuits.patching import patch_node, patch_reader
+    from circuits.selection import score_node
+
+    name, position = split_node(node)
+    component = parse_component(name, run.circuit.plan.layers)
+    if position >= len(run.tokens):
+        raise UserError(f"{node}: the prompt has positions 0 to {len(run.tokens) - 1}")
+    if component.kind is Kind.LOGITS:
+        raise UserError("the logits are what is measured: choose a node that writes to them")
+    problem = restore_problem(engine, run)
+    wiring = run.scores.wiring
+    if component.kind is Kind.KEY_VALUE:
+        readers = [i for i, reader in enumerate(wiring.readers) if reader.component == component]
+        if not readers:
+            raise UserError(f"{name} is not a component of this model")
+        exact = patch_reader(problem, readers, position, tick)
+    else:
+        exact = patch_node(problem, wiring.find_writer(name), position, tick)
+    estimate = score_node(run.scores, component, position)
+    return Check(node, estimate, exact, run.scores.unit, run.scores.method, run.scores.ablation)
+
+
+def restore_problem(engine: Engine, run: Run) -> Problem:
+    """Problem of a saved run. Raises UserError when model or tokens are no longer those of the run."""
+    settings, question = Settings(**run.about["settings"]), Question(**run.about["question"])
+    case = resolve(engine, question, settings)
+    if engine.model.sha256 != run.about["model"]["sha256"]:
+        raise UserError("the loaded model is not the one of this run (its hash differs): trace again")
+    if list(case.pair.clean_ids) != run.about["pair"]["clean_ids"]:
+        raise UserError("the question no longer gives the run's tokens (facts or tokenizer changed): trace again")
+    return pose(engine, case, settings)
+
+
+def round_trip(about: dict[str, Any]) -> dict[str, Any]:
+    """The object as it will be read back from JSON, so that a fresh run equals a loaded one."""
+    import json
+
+    value: dict[str, Any] = json.loads(json.dumps(about, allow_nan=False))
+    return value
