@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_imports_run_one_way(path: Path) -> None:
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("streamlit", ("pages/", "workbench/app.py", "workbench/views/", "workbench/serving.py")),
+        ("streamlit", ("pages/", "workbench/app.py")),
         ("plotly", ("workbench/views/",)),
         ("transformer_lens", ("probes/models.py",)),
         ("rich", ("workbench/commands/terminal.py",)),
@@ -131,3 +132,11 @@ def test_pages_import_no_network_library(path: Path) -> None:
 def test_command_modules_import_no_network_library() -> None:
     for path in list_sources("workbench/commands"):
         assert not [library for library in HEAVY if imports(path, library)]
+
+
+def test_every_data_file_goes_into_the_wheel() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    shipped = tuple(pattern.removeprefix("*") for pattern in settings["package-data"]["*"])
+    listed = subprocess.run(["git", "ls-files", *ORDER], cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
+    files = listed.split() or [str(path) for path in list_sources(*ORDER, suffixes=(".py", *shipped))]
+    assert [name for name in files if not name.endswith((".py", *shipped))] == []
