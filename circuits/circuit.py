@@ -70,7 +70,7 @@ class Move:
 class Circuit:
     """A selection of edges under one method, ablation and metric; one of many possible, never *the* circuit.
 
-    `edges` come strongest first. `requested` is the number asked for; dead ends were dropped from it. `total` is the
+    `edges` come strongest first. `requested` is the number asked for; every edge lies on a path to the logits. `total` is the
     number of edges of the whole graph (all positions).
     """
 

@@ -114,7 +114,7 @@ def parse_component(name: str, layers: int) -> Component:
 def split_node(node: str) -> tuple[str, int]:
     """Name and position of a node id such as `a3.h1@7`. Raises UserError."""
     name, separator, position = node.rpartition("@")
-    if not separator or not position.isascii() or not position.isdigit():
+    if not name or not separator or not position.isascii() or not position.isdigit():
         raise UserError(f"not a node id: {node[:80]!r}; write NAME@POSITION, for example a3.h1@7")
     return name, int(position)
 

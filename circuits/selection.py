@@ -26,8 +26,13 @@ def rank_edges(scores: EdgeScores) -> np.ndarray:
 
 def keep_strongest(scores: EdgeScores, count: int) -> Mask:
     """Mask of the `count` edges with the largest absolute scores."""
-    mask = np.zeros(scores.edges.shape, dtype=bool)
-    mask.ravel()[rank_edges(scores)[:count]] = True
+    return keep_ranked(rank_edges(scores)[:count], scores.edges.shape)
+
+
+def keep_ranked(chosen: np.ndarray, shape: tuple[int, ...]) -> Mask:
+    """Mask of edges given by their flat indices."""
+    mask = np.zeros(shape, dtype=bool)
+    mask.ravel()[chosen] = True
     return mask
 
 
@@ -141,6 +146,20 @@ def assemble(
 def select_circuit(
     scores: EdgeScores, count: int, attention: Float[np.ndarray, "layer head query_pos key_pos"]
 ) -> Circuit:
-    """Circuit of the `count` edges with the largest absolute scores, dead ends dropped."""
-    mask = drop_dead_ends(keep_strongest(scores, count), scores.wiring, last=scores.edges.shape[0] - 1)
-    return assemble(scores, mask, count, attention)
+    """Circuit of the strongest edges that lie on a path to the logits, as many as there are within `count`.
+
+    The longest prefix of the ranking of which at most `count` edges survive once dead ends are dropped: more edges
+    never make a live one dead, so it is found by bisection.
+    """
+    last = scores.edges.shape[0] - 1
+    ranked = rank_edges(scores)
+    low, high = 0, len(ranked)
+    best = np.zeros(scores.edges.shape, dtype=bool)
+    while low < high:
+        middle = (low + high + 1) // 2
+        mask = drop_dead_ends(keep_ranked(ranked[:middle], best.shape), scores.wiring, last)
+        if int(mask.sum()) <= count:
+            low, best = middle, mask
+        else:
+            high = middle - 1
+    return assemble(scores, best, count, attention)
