@@ -1,0 +1,56 @@
+"""Ask: choose a fact or type a prompt, see what the model answers in four conditions, trace one answer."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.answers import Asked, show_answers
+from pages.progress import watch
+from pages.question import choose_question, choose_settings
+from pages.session import go, is_busy, submit
+from pages.tracing import offer_trace
+from probes.errors import UserError
+from workbench import pipeline
+from workbench.settings import Question, Settings
+from workbench.views.text import plain
+
+
+def start_asking(question: Question, settings: Settings) -> None:
+    """Queue the question; the four conditions come back as an `Asked`."""
+    submit(
+        "asking",
+        "Asking",
+        settings,
+        lambda engine, tick: Asked(question, settings, pipeline.ask(engine, question, settings, tick)),
+    )
+
+
+def render() -> None:
+    """The page from top to bottom: question, answers, trace."""
+    st.title("Where does the answer come from?")
+    st.caption(
+        "Ask a language model for a fact with its parameters alone, with its memory bank, with explicit memory and "
+        "with text in the prompt. Then trace one answer to the components that carry it."
+    )
+    settings = choose_settings()
+    question = choose_question()
+    busy = is_busy("asking") or is_busy("tracing")
+    if st.button("Ask", type="primary", disabled=question is None or busy, icon=":material/forum:") and question:
+        try:
+            question.check()
+            start_asking(question, settings)
+        except UserError as error:
+            st.error(plain(str(error)))
+    if (job := watch("asking")) is not None:
+        st.session_state["asked"] = job.result
+        for key in ("answer", "foil"):
+            st.session_state.pop(key, None)
+    asked = st.session_state.get("asked")
+    if asked is not None:
+        chosen = show_answers(asked)
+        offer_trace(asked, chosen)
+    if (job := watch("tracing")) is not None:
+        go("circuit", run=job.result)
+
+
+render()

@@ -1,0 +1,125 @@
+"""Circuit: a saved run, its faithfulness, its graph and every node of it. Opening one needs no model."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.explorer import explore
+from pages.session import PAGES, go, open_run
+from probes.errors import UserError
+from workbench import library
+from workbench.runs import Run
+from workbench.settings import ABLATIONS, METHODS, METRICS
+from workbench.views.links import list_run_names
+from workbench.views.text import plain, shorten, show_line, show_token
+
+
+def read_run_name() -> str:
+    """The run a link names, else the one open before; says what to do when there is none."""
+    name = str(st.query_params.get("run", "") or st.session_state.get("run", ""))
+    if name:
+        return name
+    st.title("Circuit")
+    if list_run_names(library.find_runs()):
+        offer_runs("")
+    else:
+        st.info("No run has been saved yet. Ask a question and trace its answer: its circuit appears here.")
+        st.page_link(str(PAGES / "ask.py"), label="Ask", icon=":material/forum:")
+    return ""
+
+
+def offer_runs(name: str) -> None:
+    """A box to open another saved run."""
+    names = list_run_names(library.find_runs())
+    index = names.index(name) if name in names else None
+    picked = st.selectbox("Saved run", names, index=index, key=f"choose-{name}", placeholder="choose a saved run")
+    if picked is not None and picked != name:
+        go("circuit", run=picked)
+
+
+def show_question(run: Run, name: str) -> None:
+    """Prompt, answer and foil, and what was attached; a box to open another run."""
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    with right:
+        offer_runs(name)
+    pair, memories = run.about["pair"], run.about.get("memories") or {}
+    left.title(f"{plain(shorten(show_line(pair['clean']), 140))} → {plain(show_line(pair['answer'].strip()))}")
+    attached = []
+    if bank := memories.get("bank"):
+        attached.append("bank, clusters " + " › ".join(str(cluster) for cluster in bank.get("path", [])))
+    if explicit := memories.get("explicit"):
+        attached.append("explicit memory of " + ", ".join(str(block["id"]) for block in explicit.get("blocks", [])))
+    if memories.get("text"):
+        attached.append("text in the prompt")
+    pieces = [
+        f"foil {show_token(pair['foil'])}" if pair.get("foil") else "",
+        f"model {(run.about.get('model') or {}).get('name', '?')}",
+        "; ".join(attached) or "no memories attached",
+        f"counterfactual prompt “{shorten(show_line(pair['counterfactual']), 100)}”"
+        if pair.get("counterfactual")
+        else "",
+    ]
+    st.caption(plain(" · ".join(piece for piece in pieces if piece)))
+
+
+def show_number(value: float | None) -> str:
+    """A number with three digits; a dash when there is none."""
+    return "–" if value is None else f"{value:.3f}".replace("-", "−")
+
+
+def show_faithfulness(run: Run) -> None:
+    """How much of the model's behaviour the circuit alone keeps, beside random circuits of its size."""
+    found, circuit = run.about.get("faithfulness") or {}, run.circuit
+    random, unit = found.get("random") or {}, found.get("unit", circuit.unit)
+    method, ablation, metric = METHODS.get(circuit.method), ABLATIONS.get(circuit.ablation), METRICS.get(circuit.metric)
+    with st.container(horizontal=True, gap="medium"):
+        st.metric(
+            "Faithfulness, normalised",
+            show_number(found.get("normalised")),
+            width="content",
+            help="Metric of the circuit alone, all else ablated: 0 is everything ablated, 1 the whole model.",
+        )
+        st.metric(
+            "Random circuits of its size",
+            show_number(random.get("mean")),
+            width="content",
+            help=f"Mean of {random.get('n', '?')} circuits of as many edges drawn at random; from "
+            f"{show_number(random.get('low'))} to {show_number(random.get('high'))}.",
+        )
+        for label, key in (
+            ("Whole model", "metric_whole"),
+            ("This circuit", "metric_circuit"),
+            ("Everything ablated", "metric_empty"),
+        ):
+            st.metric(label, f"{show_number(found.get(key))} {unit}", width="content")
+    st.caption(
+        f"Method {method.label if method else plain(circuit.method)}, "
+        f"{(ablation.label if ablation else plain(circuit.ablation)).lower()} ablation, metric "
+        f"{(metric.label if metric else plain(circuit.metric)).lower()} in {plain(unit)}; "
+        f"{len(circuit.edges):,} of {circuit.total:,} edges; random baseline n = {random.get('n', '?')}. "
+        "One of many possible circuits."
+    )
+
+
+def render() -> None:
+    """The page of one run."""
+    name = read_run_name()
+    if not name:
+        return
+    try:
+        run = open_run(name)
+    except UserError as error:
+        st.title("Circuit")
+        st.session_state.pop("run", None)
+        st.error(plain(str(error)), icon=":material/error:")
+        offer_runs("")
+        return
+    st.session_state["run"] = name
+    if not st.query_params.get("run"):
+        st.query_params["run"] = name
+    show_question(run, name)
+    show_faithfulness(run)
+    explore(run, name)
+
+
+render()

@@ -1,0 +1,50 @@
+"""The two components that are drawn by our own script: the circuit's graph and a reference text's tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from workbench.views.drawing import Drawing
+from workbench.views.graph_component import encode_drawing, encode_tokens, read_source, sign_data
+
+_graph, _tokens = read_source("graph"), read_source("tokens")
+_mount_graph = st.components.v2.component("circuit_graph", html=_graph.html, css=_graph.css, js=_graph.js)
+_mount_tokens = st.components.v2.component("reference_tokens", html=_tokens.html, css=_tokens.css, js=_tokens.js)
+
+LOWEST, HIGHEST, USUAL_WIDTH = 360, 760, 980
+
+
+def read_state(key: str) -> tuple[str, list[str]]:
+    """Selected node and pinned nodes of a mounted graph, as the browser last said; read it before mounting."""
+    state: Any = st.session_state.get(key) or {}
+    selected, pinned = state.get("selected"), state.get("pinned")
+    return str(selected or ""), [str(node) for node in pinned] if isinstance(pinned, list) else []
+
+
+def mount_graph(key: str, drawing: Drawing, run: str, selected: str, pinned: list[str]) -> None:
+    """Draw the circuit; clicks change the state that `read_state` reads."""
+    if key in st.session_state and (st.session_state[key] or {}).get("selected") != selected:
+        st.session_state[key]["selected"] = selected
+    data = encode_drawing(drawing)
+    height = drawing.height * min(1.0, USUAL_WIDTH / drawing.width)
+    _mount_graph(
+        key=key,
+        data={
+            "graph": data,
+            "sign": sign_data(data),
+            "run": run,
+            "selected": selected,
+            "pinned": pinned,
+            "height": round(min(max(height, LOWEST), HIGHEST)),
+        },
+        default={"selected": selected, "pinned": pinned},
+        on_selected_change=lambda: None,
+        on_pinned_change=lambda: None,
+    )
+
+
+def mount_tokens(key: str, tokens: list[str], kept: dict[int, float]) -> None:
+    """Draw a reference text; `kept` gives for each kept token the attention it received (0..1)."""
+    _mount_tokens(key=key, data={"tokens": encode_tokens(tokens, kept)})

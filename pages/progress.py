@@ -1,0 +1,52 @@
+"""A job on the page: how far it is, how to stop it, how it ended."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.session import find_job, open_jobs
+from workbench.jobs import Job, State
+from workbench.views.text import plain
+
+EVERY = 0.4
+
+
+def describe_job(job: Job) -> str:
+    """One line about a job that waits or runs."""
+    if job.state is State.WAITING:
+        before = open_jobs().count_before(job)
+        return f"{job.label}: waiting for {before} before it" if before else f"{job.label}: starting"
+    count = f" {job.done:,} of {job.total:,}" if job.total > 1 else ""
+    return f"{job.label}: {job.step or 'starting'}{count}" + (", stopping" if job.stopping else "")
+
+
+@st.fragment(run_every=EVERY)
+def show_progress(slot: str) -> None:
+    """Progress bar and Cancel; reruns the page when the job has ended."""
+    job = find_job(slot)
+    if job is None or not job.active:
+        st.rerun()
+    bar, stop = st.columns([6, 1], vertical_alignment="center")
+    bar.progress(job.share, text=plain(describe_job(job)))
+    if stop.button("Cancel", key=f"cancel-{slot}", disabled=job.stopping, width="stretch"):
+        job.cancel()
+
+
+def watch(slot: str) -> Job | None:
+    """Show the job of a slot while it works, tell how it failed; a job that is done is handed out once."""
+    if not st.session_state.get(slot):
+        return None
+    job = find_job(slot)
+    if job is not None and job.active:
+        show_progress(slot)
+        return None
+    del st.session_state[slot]
+    if job is None:
+        st.warning("This work was forgotten, because the server restarted or much else was done since: start it again.")
+    elif job.state is State.FAILED:
+        st.error(plain(job.error), icon=":material/error:")
+    elif job.state is State.CANCELLED:
+        st.info(f"{job.label}: cancelled.")
+    else:
+        return job
+    return None

@@ -1,0 +1,179 @@
+"""What is asked and of which model: the table of shipped facts, a typed prompt, model and memories."""
+
+from __future__ import annotations
+
+import hashlib
+
+import streamlit as st
+
+from probes.errors import UserError
+from probes.facts import Fact, find_fact
+from workbench import library
+from workbench.settings import Question, Settings
+from workbench.views.tables import search_facts, tabulate_facts
+from workbench.views.text import plain, shorten
+
+FACT, PROMPT = "A shipped fact", "My own prompt"
+ANY = "any"
+
+
+def choose_settings() -> Settings:
+    """Model and memories, in one place."""
+    with st.expander("Model and memories", icon=":material/tune:"):
+        first, second, third, fourth = st.columns(4)
+        model = first.text_input(
+            "Model",
+            "shipped",
+            key="model",
+            persist_state="session",
+            help="`shipped`, a folder with a Hugging Face checkpoint, or a name on the Hugging Face hub.",
+        )
+        bank = second.selectbox(
+            "Memory bank",
+            ["auto", "none"],
+            key="bank",
+            persist_state="session",
+            accept_new_options=True,
+            help="Parametric memory blocks. auto: what comes with the model; none; or the folder of a bank.",
+        )
+        memory = third.selectbox(
+            "Explicit memory",
+            ["auto", "none"],
+            key="memory",
+            persist_state="session",
+            accept_new_options=True,
+            help="Key-values written from documents. auto: a never-seen fact's own document; none; or a folder, then "
+            "every fact's own.",
+        )
+        text = fourth.selectbox(
+            "Text in the traced prompt",
+            ["none", "auto"],
+            key="text",
+            persist_state="session",
+            accept_new_options=True,
+            help="auto puts the fact's document before the prompt when tracing; or the path of a text file. The "
+            "condition `text` below is asked in any case.",
+        )
+    return Settings(model=model.strip() or "shipped", bank=bank or "auto", memory=memory or "auto", text=text or "none")
+
+
+def choose_question() -> Question | None:
+    """A shipped fact or a typed prompt; None while there is nothing to ask."""
+    source = st.segmented_control(
+        "Ask about",
+        [FACT, PROMPT],
+        default=FACT,
+        required=True,
+        key="source",
+        persist_state="session",
+        label_visibility="collapsed",
+    )
+    if source == PROMPT:
+        return type_prompt()
+    try:
+        fact = choose_fact(library.read_shipped_facts())
+    except UserError as error:
+        st.error(plain(str(error)), icon=":material/error:")
+        return None
+    return Question(fact=fact.id) if fact is not None else None
+
+
+def type_prompt() -> Question | None:
+    """A prompt that ends right before its answer, and what to compare it with."""
+    prompt = st.text_area(
+        "Prompt",
+        key="prompt",
+        height=80,
+        persist_state="session",
+        placeholder="The capital of Norland is",
+        help="It ends right before the answer, without a space at its end.",
+    )
+    first, second, third = st.columns([1, 1, 3])
+    answer = first.text_input("Answer (optional)", key="typed-answer", persist_state="session")
+    foil = second.text_input(
+        "Foil (optional)", key="typed-foil", persist_state="session", help="The answer to compare with."
+    )
+    counterfactual = third.text_input(
+        "Counterfactual prompt (optional)",
+        key="counterfactual",
+        persist_state="session",
+        help="A prompt of as many tokens that leads to the foil. Without it, choose mean or zero ablation.",
+    )
+    if not prompt.strip():
+        st.caption("Type a prompt to ask.")
+        return None
+    return Question(prompt=prompt, answer=answer, foil=foil, counterfactual=counterfactual)
+
+
+def filter_facts(facts: tuple[Fact, ...]) -> tuple[list[Fact], str]:
+    """Facts that the three filters leave, and a name of the filters."""
+    first, second, third = st.columns([3, 1, 1])
+    words = first.text_input(
+        "Search", key="words", placeholder="subject, relation, object or id", persist_state="session"
+    )
+    relations = [ANY, *sorted({fact.relation for fact in facts})]
+    splits = [ANY, *sorted({fact.split for fact in facts if fact.split})]
+    relation = second.selectbox("Relation", relations, key="relation", persist_state="session")
+    split = third.selectbox(
+        "Split",
+        splits,
+        key="split",
+        persist_state="session",
+        help="never-seen facts do not occur in training: only memory or text can answer them.",
+    )
+    found = search_facts(facts, words, "" if relation == ANY else relation, "" if split == ANY else split)
+    return found, hashlib.sha256(repr((words, relation, split)).encode()).hexdigest()[:12]
+
+
+def read_linked_fact(facts: tuple[Fact, ...]) -> Fact | None:
+    """The fact a link names, else the one chosen before. Says so when there is no such fact."""
+    linked = st.query_params.get("fact", "")
+    chosen = linked or st.session_state.get("fact", "")
+    if not chosen:
+        return None
+    try:
+        return find_fact(facts, chosen)
+    except UserError as error:
+        st.warning(plain(str(error)))
+        return None
+
+
+def choose_fact(facts: tuple[Fact, ...]) -> Fact | None:
+    """The searchable table of facts and the chosen one in words."""
+    found, filters = filter_facts(facts)
+    event = st.dataframe(
+        tabulate_facts(found),
+        hide_index=True,
+        height=248,
+        key=f"facts-{filters}",
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config={
+            "bucket": st.column_config.NumberColumn(
+                help="How often training states the fact, 1 rarest to 5 most frequent; 0: never.", width="small"
+            ),
+            "clusters": st.column_config.TextColumn(help="Path through the memory bank, one cluster a level."),
+        },
+        alt="Shipped facts",
+    )
+    rows = event["selection"]["rows"]
+    picked = found[rows[0]].id if rows and rows[0] < len(found) else ""
+    if picked and picked != st.session_state.get("picked-fact"):
+        st.query_params["fact"] = picked
+    st.session_state["picked-fact"] = picked
+    fact = read_linked_fact(facts)
+    st.session_state["fact"] = fact.id if fact is not None else ""
+    if fact is None:
+        st.caption(f"{len(found):,} of {len(facts):,} facts. Select a row to choose one.")
+    else:
+        show_fact(fact)
+    return fact
+
+
+def show_fact(fact: Fact) -> None:
+    """The chosen fact: its prompt with the answer, and its document."""
+    with st.container(border=True):
+        st.markdown(f"**{plain(fact.prompt)}** :blue[{plain(fact.answer.strip())}]")
+        often = f"occurs {fact.occurrences:,} times in training" if fact.occurrences >= 0 else ""
+        details = [fact.id, fact.split, often, f"document: {shorten(fact.document, 160)}" if fact.document else ""]
+        st.caption(plain(" · ".join(detail for detail in details if detail)))

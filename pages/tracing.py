@@ -1,0 +1,105 @@
+"""The form that traces an answer: method, ablation, metric, edges and seed; the result is a saved run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from pages.answers import Asked, Chosen
+from pages.session import is_busy, submit
+from probes.errors import UserError
+from workbench import library, pipeline
+from workbench.jobs import Tick
+from workbench.runs import save_run
+from workbench.settings import ABLATIONS, METHODS, METRICS, Choice, Question, Settings
+from workbench.views.links import list_run_names, name_run
+from workbench.views.text import plain
+
+if TYPE_CHECKING:
+    from workbench.pipeline import Engine
+
+
+def explain_choices(table: dict[str, Choice]) -> str:
+    """Help text of a table of choices."""
+    return "\n\n".join(f"**{choice.label}**: {choice.explanation}" for choice in table.values())
+
+
+def build_question(asked: Asked, chosen: Chosen) -> Question:
+    """The question with the chosen answer and foil; an answer that is not the fact's makes it a typed prompt."""
+    question = asked.question
+    if question.fact and chosen.changed:
+        return Question(prompt=asked.conditions[0].prompt, answer=chosen.answer, foil=chosen.foil)
+    if question.fact:
+        return replace(question, foil=chosen.foil)
+    return replace(question, answer=chosen.answer, foil=chosen.foil)
+
+
+def choose_method(asked: Asked, question: Question) -> Settings:
+    """Method, ablation, metric, edges and seed."""
+    names = list(ABLATIONS)
+    comparable = bool(question.fact or question.counterfactual)
+    one, two, three, four, five = st.columns([2, 2, 2, 1, 1])
+    method = one.selectbox(
+        "Method", METHODS, format_func=lambda name: METHODS[name].label, key="method", help=explain_choices(METHODS)
+    )
+    ablation = two.selectbox(
+        "Ablation",
+        names,
+        index=0 if comparable else names.index("mean"),
+        format_func=lambda name: ABLATIONS[name].label,
+        key="ablation",
+        help=explain_choices(ABLATIONS),
+    )
+    metric = three.selectbox(
+        "Metric", METRICS, format_func=lambda name: METRICS[name].label, key="metric", help=explain_choices(METRICS)
+    )
+    edges = four.number_input(
+        "Edges",
+        1,
+        100_000,
+        200,
+        step=50,
+        key="edges-wanted",
+        help="How many of the strongest edges to keep; dead ends are dropped from them.",
+    )
+    seed = five.number_input(
+        "Seed",
+        0,
+        2**31 - 1,
+        0,
+        key="seed",
+        help="Decides the counterfactual fact and the random circuits to compare with.",
+    )
+    return replace(asked.settings, method=method, ablation=ablation, metric=metric, edges=int(edges), seed=int(seed))
+
+
+def trace_and_save(engine: Engine, question: Question, settings: Settings, tick: Tick) -> str:
+    """Trace in the worker and save; returns the run's name."""
+    run = pipeline.trace(engine, question, settings, tick)
+    folder = library.find_runs()
+    name = name_run(question, settings, list_run_names(folder))
+    tick("saving", 0, 1)
+    save_run(run, folder / name)
+    return name
+
+
+def offer_trace(asked: Asked, chosen: Chosen) -> None:
+    """The form and its button."""
+    st.subheader("Trace the answer")
+    if chosen.changed and asked.question.fact:
+        st.caption("Another answer than the fact's: it is traced as a typed prompt, with mean or zero ablation.")
+    question = build_question(asked, chosen)
+    with st.form("trace", border=True):
+        settings = choose_method(asked, question)
+        busy = is_busy("tracing")
+        wanted = st.form_submit_button("Trace", type="primary", icon=":material/hub:", disabled=busy)
+    if not wanted:
+        return
+    try:
+        settings.check()
+        question.check()
+        submit("tracing", "Tracing", settings, lambda engine, tick: trace_and_save(engine, question, settings, tick))
+    except UserError as error:
+        st.error(plain(str(error)))

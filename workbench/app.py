@@ -1,0 +1,22 @@
+"""Entry of the browser app: the frame and its pages. `memory-circuits app` starts it.
+
+It stands apart from `pages/`, because Streamlit takes a folder of that name beside its entry for its own navigation.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import streamlit as st
+
+from pages.session import PAGES
+
+st.set_page_config(page_title="memory-circuits", page_icon=str(files("workbench.views") / "icon.svg"), layout="wide")
+st.navigation(
+    [
+        st.Page(PAGES / "ask.py", title="Ask", icon=":material/forum:", url_path="ask", default=True),
+        st.Page(PAGES / "circuit.py", title="Circuit", icon=":material/hub:", url_path="circuit"),
+        st.Page(PAGES / "runs.py", title="Runs", icon=":material/inventory_2:", url_path="runs"),
+    ],
+    position="top",
+).run()

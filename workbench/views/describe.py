@@ -1,0 +1,67 @@
+"""Sentences about nodes, edges and circuits, the same on screen, in figures and for screen readers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from circuits.circuit import Circuit, Edge, Move, Node
+from circuits.graph import Component, Kind
+from workbench.settings import ABLATIONS, METHODS, METRICS
+from workbench.views.text import format_score, format_share, show_token
+
+ROLES = {"q": "query", "k": "key", "v": "value", "in": "input"}
+
+
+def name_component(component: Component) -> str:
+    """A component in words, counted from 0 as in its id: `Head 1 of layer 3`."""
+    layer = f"of layer {component.layer}"
+    match component.kind:
+        case Kind.EMBEDDING:
+            return "Token embedding"
+        case Kind.HEAD:
+            return f"Head {component.head} {layer}"
+        case Kind.KEY_VALUE:
+            return f"Key-value head {component.head} {layer}"
+        case Kind.EXPLICIT:
+            return f"Head {component.head} {layer} reading explicit memory {component.block}"
+        case Kind.MLP:
+            return f"MLP {layer}"
+        case Kind.BANK:
+            return f"Memory-bank block of level {component.block} at layer {component.layer}"
+        case Kind.LOGITS:
+            return "Output logits"
+
+
+def show_position(position: int, tokens: Sequence[str]) -> str:
+    """A position with its token: `position 7 ·Paris`."""
+    token = f" {show_token(tokens[position])}" if position < len(tokens) else ""
+    return f"position {position}{token}"
+
+
+def describe_node(node: Node, tokens: Sequence[str], unit: str) -> str:
+    """One line about a node: what, where, score with its unit."""
+    score = "" if node.component.kind is Kind.LOGITS else f", score {format_score(node.score, unit)}"
+    return f"{name_component(node.component)}, {show_position(node.position, tokens)}{score}"
+
+
+def describe_edge(edge: Edge, unit: str) -> str:
+    """One line about an edge: ends, the reader's input, score with its unit."""
+    return f"{edge.writer} → {edge.reader} ({ROLES.get(edge.role, edge.role)}): {format_score(edge.score, unit)}"
+
+
+def describe_move(move: Move) -> str:
+    """One line about attention from a source position to a head."""
+    return f"{move.source} ⇢ {move.target}: attention {format_share(move.weight)}"
+
+
+def describe_circuit(circuit: Circuit, shown: int) -> str:
+    """Caption of a circuit's picture: edges, method, ablation, metric with unit, and that it is one of many."""
+    method = METHODS[circuit.method].label if circuit.method in METHODS else circuit.method
+    ablation = ABLATIONS[circuit.ablation].label if circuit.ablation in ABLATIONS else circuit.ablation
+    metric = METRICS[circuit.metric].label if circuit.metric in METRICS else circuit.metric
+    return (
+        f"{shown:,} strongest of {len(circuit.edges):,} edges of this circuit ({circuit.total:,} in the whole graph). "
+        f"Method {method}, {ablation.lower()} ablation, metric {metric[:1].lower() + metric[1:]} in {circuit.unit}. "
+        "Line width grows with the square root of the score; blue helps the answer, orange-red hurts it; "
+        "grey dashes are attention. One of many possible circuits."
+    )

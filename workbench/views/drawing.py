@@ -1,0 +1,101 @@
+"""A drawing as values: what is where, in pixels, y downwards. Screen and paper are both drawn from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from circuits.graph import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What of a circuit is shown and under which names.
+
+    `edges` keeps that many of the strongest edges (None: all), `selected` is a node id. `output` names the logits
+    node, `blocks` and `levels` the sources in the memory lane (explicit-memory blocks and bank levels by index).
+    """
+
+    edges: int | None = None
+    selected: str = ""
+    output: str = "output"
+    blocks: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Glyph:
+    """A node, or a memory in its lane (`id` empty, not selectable). `x`, `y` are its centre, `title` says it all."""
+
+    id: str
+    kind: Kind
+    shape: str
+    x: float
+    y: float
+    width: float
+    height: float
+    label: str
+    title: str
+    fill: str
+    ink: str
+    stroke: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An edge, a move of attention (`move`) or a memory's connector (`memory`), by `role`; `path` is an SVG path."""
+
+    source: str
+    target: str
+    role: str
+    path: str
+    colour: str
+    width: float
+    title: str
+
+    @property
+    def dashed(self) -> bool:
+        """Whether the line is no residual-stream edge."""
+        return self.role in ("move", "memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A line of text; `anchor` is start, middle or end, `angle` in degrees about its own point."""
+
+    x: float
+    y: float
+    text: str
+    size: float
+    colour: str
+    anchor: str = "middle"
+    angle: float = 0.0
+    bold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A background rectangle: a layer or a memory lane."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    fill: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A finished picture. `shown` edges of `kept` in the circuit, of `total` in the whole graph."""
+
+    width: float
+    height: float
+    bands: tuple[Band, ...]
+    lines: tuple[Line, ...]
+    glyphs: tuple[Glyph, ...]
+    texts: tuple[Text, ...]
+    selected: str
+    shown: int
+    kept: int
+    total: int
+    caption: str

@@ -1,0 +1,86 @@
+"""The drawing as data for the browser component, and the component's own markup, style and script.
+
+Untrusted text travels as data only; the script puts it in place with `textContent` and `setAttribute`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from workbench.views.drawing import Drawing
+from workbench.views.style import trace_shape
+from workbench.views.svg import list_legend
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Markup, style and script of a component."""
+
+    html: str
+    css: str
+    js: str
+
+
+def read_source(name: str) -> Source:
+    """The three files `NAME.html`, `NAME.css`, `NAME.js` beside this module."""
+    folder = files("workbench.views")
+    return Source(*((folder / f"{name}.{ending}").read_text(encoding="utf-8") for ending in ("html", "css", "js")))
+
+
+def encode_drawing(drawing: Drawing) -> dict[str, Any]:
+    """A drawing as a JSON object, shapes as SVG paths."""
+    return {
+        "width": drawing.width,
+        "height": drawing.height,
+        "caption": drawing.caption,
+        "bands": [[b.x, b.y, b.width, b.height, b.fill] for b in drawing.bands],
+        "lines": [
+            {"d": n.path, "c": n.colour, "w": n.width, "a": n.source, "b": n.target, "r": n.role, "t": n.title}
+            for n in drawing.lines
+        ],
+        "nodes": [
+            {
+                "id": g.id,
+                "x": g.x,
+                "y": g.y,
+                "d": trace_shape(g.shape, g.width, g.height),
+                "ring": trace_shape(g.shape, g.width + 9, g.height + 9),
+                "fill": g.fill,
+                "ink": g.ink,
+                "stroke": g.stroke,
+                "label": g.label,
+                "t": g.title,
+                "box": g.shape == "box",
+                "fixed": g.id.startswith("memory:"),
+            }
+            for g in drawing.glyphs
+        ],
+        "texts": [[t.x, t.y, t.text, t.size, t.colour, t.anchor, t.angle] for t in drawing.texts],
+        "legend": [
+            {
+                "line": shape if shape in ("line", "dash") else "",
+                "d": "" if shape in ("line", "dash") else trace_shape(shape, 16, 12 if shape == "box" else 14),
+                "fill": fill,
+                "stroke": stroke,
+                "text": caption,
+            }
+            for shape, fill, stroke, caption in list_legend(drawing)
+        ],
+    }
+
+
+def sign_data(data: dict[str, Any]) -> str:
+    """Short hash of a component's data: it redraws only when this changes, which keeps zoom and focus."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def encode_tokens(tokens: list[str], kept: dict[int, float]) -> list[dict[str, Any]]:
+    """Tokens of a reference as data for the token strip: text, whether kept as a slot, attention it received (0..1)."""
+    return [
+        {"text": text, "kept": index in kept, "share": round(kept.get(index, 0.0), 4)}
+        for index, text in enumerate(tokens)
+    ]

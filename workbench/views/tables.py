@@ -1,0 +1,95 @@
+"""Tables of the pages as columns of plain values: facts, runs, edges of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from circuits.circuit import Circuit, Edge, Move
+from circuits.graph import split_node
+from probes.facts import Fact
+from workbench.views.describe import ROLES
+from workbench.views.text import show_line, show_token
+
+Columns = dict[str, list[Any]]
+
+
+def search_facts(facts: Iterable[Fact], words: str, relation: str = "", split: str = "") -> list[Fact]:
+    """Facts that hold every word, in any of their texts, and are of this relation and split (empty: any)."""
+    wanted = words.lower().split()
+    return [
+        fact
+        for fact in facts
+        if (not relation or fact.relation == relation)
+        and (not split or fact.split == split)
+        and all(
+            word in f"{fact.id} {fact.subject} {fact.relation} {fact.object} {fact.kind}".lower() for word in wanted
+        )
+    ]
+
+
+def tabulate_facts(facts: Sequence[Fact]) -> Columns:
+    """One row a fact."""
+    return {
+        "id": [fact.id for fact in facts],
+        "subject": [fact.subject for fact in facts],
+        "relation": [fact.relation for fact in facts],
+        "object": [fact.object for fact in facts],
+        "bucket": [fact.bucket if fact.bucket >= 0 else None for fact in facts],
+        "split": [fact.split for fact in facts],
+        "clusters": [" › ".join(str(cluster) for cluster in fact.cluster_path) for fact in facts],
+    }
+
+
+def tabulate_runs(runs: Sequence[tuple[Path, dict[str, Any]]]) -> Columns:
+    """One row a saved run; a file that lacks an entry leaves its cell empty."""
+    rows = [(path.name, about, about.get("pair") or {}, about.get("circuit") or {}) for path, about in runs]
+    return {
+        "run": [name for name, *_ in rows],
+        "prompt": [show_line(str(pair.get("clean", ""))) for _, _, pair, _ in rows],
+        "answer": [show_token(str(pair.get("answer", ""))) for _, _, pair, _ in rows],
+        "foil": [show_token(str(pair["foil"])) if pair.get("foil") else "" for _, _, pair, _ in rows],
+        "model": [str((about.get("model") or {}).get("name", "")) for _, about, _, _ in rows],
+        "method": [str(circuit.get("method", "")) for *_, circuit in rows],
+        "ablation": [str(circuit.get("ablation", "")) for *_, circuit in rows],
+        "metric": [str(circuit.get("metric", "")) for *_, circuit in rows],
+        "edges": [len(circuit.get("edges") or []) for *_, circuit in rows],
+        "faithfulness": [(about.get("faithfulness") or {}).get("normalised") for _, about, _, _ in rows],
+    }
+
+
+def name_end(node: str, tokens: Sequence[str]) -> str:
+    """A node's id with its token, for a table."""
+    _, position = split_node(node)
+    return f"{node}  {show_token(tokens[position])}" if position < len(tokens) else node
+
+
+def tabulate_edges(edges: Sequence[Edge], tokens: Sequence[str], other: str, unit: str) -> Columns:
+    """Edges of a node by strength; `other` is the end to list, `writer` or `reader`."""
+    ordered = sorted(edges, key=lambda edge: -abs(edge.score))
+    return {
+        "from" if other == "writer" else "to": [name_end(getattr(edge, other), tokens) for edge in ordered],
+        "input": [ROLES.get(edge.role, edge.role) for edge in ordered],
+        unit: [edge.score for edge in ordered],
+    }
+
+
+def tabulate_moves(moves: Sequence[Move], tokens: Sequence[str], other: str) -> Columns:
+    """Attention that joins a node to other positions, strongest first."""
+    ordered = sorted(moves, key=lambda move: -move.weight)
+    return {
+        "from" if other == "source" else "to": [name_end(getattr(move, other), tokens) for move in ordered],
+        "attention": [move.weight for move in ordered],
+    }
+
+
+def tabulate_circuit(circuit: Circuit, edges: int) -> Columns:
+    """The strongest edges of a circuit."""
+    shown = circuit.edges[:edges]
+    return {
+        "writer": [edge.writer for edge in shown],
+        "reader": [edge.reader for edge in shown],
+        "input": [ROLES.get(edge.role, edge.role) for edge in shown],
+        circuit.unit: [edge.score for edge in shown],
+    }
