@@ -101,15 +101,25 @@ def choose_memories(engine: Engine, fact: Fact | None, always: bool = False) -> 
     return (fact.document_id,) if always or fact.split == "never-seen" else ()
 
 
-def build_side(engine: Engine, settings: Settings, fact: Fact | None, prompt: str) -> Side:
-    """Side of a prompt with the memories that its fact comes with under the settings."""
-    explicit = settings.memory not in ("auto", "none")
+def build_side(engine: Engine, settings: Settings, fact: Fact | None, prompt: str, always: bool = False) -> Side:
+    """Side of a prompt with the memories that its fact comes with under the settings.
+
+    `always`: with the fact's explicit memory even if the fact was trained (the other side has one).
+    """
+    always = always or settings.memory != "auto"
     return Side(
         prompt=prompt,
-        path=choose_path(engine, fact),
-        memories=choose_memories(engine, fact, always=explicit),
+        path=choose_path(engine, fact) if settings.bank != "none" else (),
+        memories=choose_memories(engine, fact, always) if settings.memory != "none" else (),
         text=read_text(settings.text, fact),
     )
+
+
+def build_other_side(engine: Engine, settings: Settings, fact: Fact | None, prompt: str, clean: Side) -> Side:
+    """Counterfactual side: its own memories where it has as many, else those of the clean side; the same text."""
+    side = build_side(engine, settings, fact, prompt, always=bool(clean.memories))
+    memories = side.memories if len(side.memories) == len(clean.memories) else clean.memories
+    return replace(side, memories=memories, text=clean.text)
 
 
 def swap_answer(side: Side, answer: str, foil: str) -> Side | None:
@@ -132,8 +142,8 @@ def list_other_sides(
         answer = foil or other.answer
         side = swap_answer(clean, fact.answer, answer)
         if side is None:
-            side = replace(build_side(engine, settings, other, other.prompt), text=clean.text)
-            if len(side.memories) != len(clean.memories):
+            side = build_other_side(engine, settings, other, other.prompt, clean)
+            if clean.memories and side.memories == clean.memories:
                 continue
         yield side, other, answer
 
@@ -145,9 +155,7 @@ def resolve_fact(engine: Engine, question: Question, settings: Settings) -> Case
     prompt = clean.build_prompt(engine.template)
     if question.counterfactual:
         other = find_named_fact(question.counterfactual, engine.facts)
-        side = build_side(engine, settings, other, question.counterfactual)
-        if len(side.memories) != len(clean.memories):
-            side = replace(side, memories=clean.memories)
+        side = build_other_side(engine, settings, other, question.counterfactual, clean)
         foil = question.foil or (other.answer if other is not None else predict_foil(engine, side, fact.answer))
         candidates: Iterator[tuple[Side, Fact | None, str]] = iter([(side, other, foil)])
     else:
@@ -189,9 +197,7 @@ def resolve_prompt(engine: Engine, question: Question, settings: Settings) -> Ca
     clean = build_side(engine, settings, fact, question.prompt)
     if question.counterfactual:
         other = find_named_fact(question.counterfactual, engine.facts)
-        side = replace(build_side(engine, settings, other, question.counterfactual), text=clean.text)
-        if len(side.memories) != len(clean.memories):
-            side = replace(side, memories=clean.memories)
+        side = build_other_side(engine, settings, other, question.counterfactual, clean)
         foil = question.foil or predict_foil(engine, side, question.answer)
     elif settings.ablation == "counterfactual":
         raise UserError(

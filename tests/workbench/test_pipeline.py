@@ -1,0 +1,205 @@
+"""The whole flow on a small world: every method, ablation and metric; replay; exact checks; bad questions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from probes.errors import UserError
+from tests.checkpoints import write_checkpoint
+from tests.small_world import write_world
+from workbench import library
+from workbench.engine import Engine, open_engine
+from workbench.pipeline import ask, check_node, trace
+from workbench.replaying import compare_runs, replay
+from workbench.runs import encode_run, load_run, save_run
+from workbench.settings import Question, Settings
+
+SETTINGS = Settings(edges=60, device="cpu")
+SEEN = Question(fact="capital/France")
+UNSEEN = Question(fact="capital/Anna")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = write_world(tmp_path_factory.mktemp("world") / "shipped")
+    patch = pytest.MonkeyPatch()
+    for module in ("workbench.library.find_shipped", "workbench.engine.find_shipped"):
+        patch.setattr(module, lambda: folder)
+    yield
+    patch.undo()
+    library.read_facts.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def engine(_world: None) -> Engine:
+    """Engine of the small world."""
+    return open_engine(SETTINGS)
+
+
+def test_a_seen_fact_is_traced_with_its_bank_blocks(engine: Engine, tmp_path: Path) -> None:
+    """Nodes, memories, tokens and results are all in the run; saved and loaded it is the same run."""
+    run = trace(engine, SEEN, SETTINGS)
+    assert run.about["memories"]["bank"]["path"] == [0, 1]
+    assert run.about["memories"]["explicit"] is None
+    assert run.about["pair"]["answer"] == " Paris"
+    assert run.about["pair"]["foil"] == " Rome"
+    assert 10 < len(run.circuit.edges) <= 60
+    assert run.circuit.total == run.scores.wiring.edges * len(run.tokens)
+    assert any(writer.name == "f2.l1" for writer in run.scores.wiring.writers)
+    assert run.recording.context.sum(axis=-1) == pytest.approx(1.0, abs=2e-3)
+    faithful = run.about["faithfulness"]
+    share = (faithful["metric_circuit"] - faithful["metric_empty"]) / (
+        faithful["metric_whole"] - faithful["metric_empty"]
+    )
+    assert faithful["normalised"] == pytest.approx(share)
+    save_run(run, tmp_path / "run")
+    loaded = load_run(tmp_path / "run")
+    assert compare_runs(run, loaded) == ()
+    assert loaded.circuit == run.circuit
+
+
+def test_a_never_seen_fact_comes_with_its_explicit_memory(engine: Engine) -> None:
+    """Explicit memory is attached, shares one softmax with the context, and its kept tokens are listed."""
+    run = trace(engine, UNSEEN, replace(SETTINGS, bank="none"))
+    (block,) = run.about["memories"]["explicit"]["blocks"]
+    assert block["id"] == "document/Anna"
+    assert "Oslo" in block["text"]
+    kept = np.array(block["kept"])
+    assert kept.shape == (2, 2, 4)
+    assert kept.max() < len(block["tokens"])
+    layers = [run.recording.context[layer] for layer in (0, 1)]
+    total = np.stack(layers).sum(axis=-1) + run.recording.memory.sum(axis=(-1, -2))
+    assert total == pytest.approx(1.0, abs=2e-3)
+    assert any(writer.name == "x1.h3.b0" for writer in run.scores.wiring.writers)
+
+
+def test_text_in_the_prompt_is_a_span_and_its_answer_is_swapped(engine: Engine) -> None:
+    """With text, the counterfactual text says the foil, the question stays, and the text is a named span."""
+    run = trace(engine, UNSEEN, replace(SETTINGS, text="auto", memory="none"))
+    pair = run.about["pair"]
+    assert pair["clean"].startswith("The capital of Anna is Oslo.")
+    assert pair["foil"].strip() in pair["counterfactual"]
+    assert pair["counterfactual"].endswith("The capital of Anna is")
+    assert pair["spans"][0]["name"] == "text"
+    assert run.about["memories"]["text"]["text"] == "The capital of Anna is Oslo."
+
+
+@pytest.mark.parametrize("method", ["eap", "eap-ig", "exact"])
+@pytest.mark.parametrize("ablation", ["counterfactual", "mean", "zero"])
+def test_every_method_and_ablation_runs(engine: Engine, method: str, ablation: str) -> None:
+    """Each names itself in the circuit, and the command that is recorded says the same."""
+    settings = replace(SETTINGS, method=method, ablation=ablation, edges=30, bank="none", memory="none")
+    run = trace(engine, SEEN, settings)
+    assert (run.circuit.method, run.circuit.ablation, run.circuit.unit) == (method, ablation, "logits")
+    assert np.isfinite(run.scores.edges).all()
+    assert "--edges 30" in run.about["command"]
+
+
+@pytest.mark.parametrize(("metric", "unit"), [("log-prob", "nats"), ("prob", "probability"), ("kl", "nats")])
+def test_every_metric_has_its_unit(engine: Engine, metric: str, unit: str) -> None:
+    """Metrics other than the logit difference run by integrated gradients and carry their unit."""
+    run = trace(engine, SEEN, replace(SETTINGS, metric=metric, method="eap-ig"))
+    assert run.scores.unit == unit == run.about["faithfulness"]["unit"]
+
+
+def test_conditions_say_what_was_attached_or_why_not(engine: Engine) -> None:
+    """Four conditions in order; a prompt about nobody has no memory and says so."""
+    seen = ask(engine, SEEN, SETTINGS)
+    assert [condition.name for condition in seen] == ["parameters", "bank", "explicit memory", "text"]
+    assert all(condition.available for condition in seen)
+    assert seen[1].source == "clusters 0 > 1"
+    for condition in seen:
+        assert condition.answer is not None
+        assert condition.answer.text == " Paris"
+        assert 0 < condition.top[0].probability <= 1
+    nobody = ask(engine, Question(prompt="plums and"), SETTINGS)
+    assert [condition.available for condition in nobody] == [True, True, False, False]
+    assert "no known subject" in nobody[1].source
+
+
+def test_the_same_run_twice_has_the_same_bytes(engine: Engine) -> None:
+    """Determinism: every file of the folder, byte for byte, from two engines."""
+    first = encode_run(trace(engine, SEEN, SETTINGS))
+    second = encode_run(trace(open_engine(SETTINGS), SEEN, SETTINGS))
+    assert first == second
+
+
+def test_replay_names_what_moved(engine: Engine) -> None:
+    """Nothing moves on the same machine; a changed number is named with its size."""
+    run = trace(engine, SEEN, SETTINGS)
+    assert replay(run, engine) == ()
+    changed = replace(run, scores=replace(run.scores, edges=run.scores.edges * 1.5))
+    (row,) = replay(changed, engine)
+    assert row.name.startswith("scores.edges[")
+    assert row.difference == pytest.approx(row.recorded / -3.0, rel=1e-4)
+
+
+def test_exact_check_stands_beside_the_estimate(engine: Engine) -> None:
+    """For a run by exact patching, checking a node gives the recorded score; key-value heads are checked too."""
+    run = trace(engine, SEEN, replace(SETTINGS, method="exact", edges=40))
+    node = max((n for n in run.circuit.nodes if n.component.name != "logits"), key=lambda n: abs(n.score)).id
+    check = check_node(engine, run, node if ".kv" not in node else "m1@2")
+    assert check.exact == pytest.approx(check.estimate, abs=1e-4)
+    assert check.unit == "logits"
+    assert np.isfinite(check_node(engine, run, "a1.kv0@2").exact)
+    for bad, message in (("m1@99", "positions 0 to"), ("logits@5", "what is measured"), ("a9.h0@1", "not a writer")):
+        with pytest.raises(UserError, match=message):
+            check_node(engine, run, bad)
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        (Question(), "either a fact or a prompt"),
+        (Question(fact="capital/Frence"), "did you mean capital/France"),
+        (Question(prompt="The capital of France is"), "needs its answer"),
+        (Question(prompt="The capital of France is", answer="Paris"), "needs a counterfactual prompt"),
+        (
+            Question(prompt="The capital of France is", answer="Paris", counterfactual="The capital is"),
+            "positions must match",
+        ),
+        (
+            Question(prompt="The capital of France is", answer="Zanzibar", counterfactual="The capital of Italy is"),
+            "ask for its first token",
+        ),
+    ],
+)
+def test_bad_questions_say_what_to_do(engine: Engine, question: Question, message: str) -> None:
+    """One clear line each."""
+    with pytest.raises(UserError, match=message):
+        trace(engine, question, SETTINGS)
+
+
+def test_a_typed_prompt_is_traced_with_the_memories_of_its_subject(engine: Engine) -> None:
+    """Foil and memories are found when they are not given."""
+    question = Question(prompt="The capital of France is", answer="Paris", counterfactual="The capital of Italy is")
+    run = trace(engine, question, SETTINGS)
+    assert run.about["memories"]["bank"]["path"] == [0, 1]
+    assert run.about["memories"]["bank"]["counterfactual_path"] == [1, 3]
+    assert run.about["pair"]["foil"] != run.about["pair"]["answer"]
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "pythia", "qwen3"])
+def test_other_checkpoints_are_traced_without_the_shipped_memories(shape: str) -> None:
+    """A folder of another architecture runs with nothing attached."""
+    settings = replace(SETTINGS, model=str(write_checkpoint(shape)))
+    engine = open_engine(settings)
+    question = Question(prompt="The capital of France is", answer="Paris", counterfactual="The capital of Italy is")
+    run = trace(engine, question, settings)
+    assert run.about["memories"] == {"bank": None, "explicit": None, "text": None}
+    assert run.about["model"]["name"] == shape
+
+
+def test_memories_of_another_model_are_refused() -> None:
+    """A bank or memory made for another model is not attached."""
+    folder = library.find_shipped()
+    for option in ({"bank": str(folder / "bank")}, {"memory": str(folder / "memory")}):
+        with pytest.raises(UserError, match="made for another model"):
+            open_engine(replace(SETTINGS, model=str(write_checkpoint("qwen2")), **option))
+    with pytest.raises(UserError, match="no plain rotary attention"):
+        open_engine(replace(SETTINGS, model=str(write_checkpoint("gpt2")), memory=str(folder / "memory")))
