@@ -6,9 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import beartype
 import numpy as np
 import pytest
 
+# Static checkers take an int where a float is meant (PEP 484); the checks that jaxtyping's import hook puts into every
+# function look this name up and shall agree. Before our packages are imported.
+beartype.beartype = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
+
+# ruff: noqa: E402
 from circuits.circuit import Circuit, Edge, EdgeScores, Move, Node
 from circuits.graph import Component, Kind, Plan, Wiring, wire
 from workbench.runs import Recording, Run, save_run

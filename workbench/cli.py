@@ -6,93 +6,15 @@ Exit codes: 0 done, 1 done and the answer is no (`replay` with numbers that move
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
-from typing import NoReturn
 
 from probes.errors import UserError
-from workbench.commands.application import APP
-from workbench.commands.asking import ASK
-from workbench.commands.command import Answer, Command
-from workbench.commands.demo import EVALUATE, TRAIN
-from workbench.commands.exporting import EXPORT
-from workbench.commands.facts import FACTS
-from workbench.commands.health import DOCTOR
-from workbench.commands.listing import RUNS, SHOW
+from workbench.commands.command import PROGRAM, Answer
 from workbench.commands.terminal import clean_text
-from workbench.commands.traces import TRACE
-from workbench.commands.verifying import CHECK, REPLAY
-
-PROGRAM = "memory-circuits"
-COMMANDS: tuple[Command, ...] = (
-    FACTS,
-    ASK,
-    TRACE,
-    SHOW,
-    RUNS,
-    EXPORT,
-    REPLAY,
-    CHECK,
-    DOCTOR,
-    APP,
-    TRAIN,
-    EVALUATE,
-)
-FAMILIES = {"demo": "Train the demo model again, or measure it."}
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse's parser, except that what it refuses is a UserError."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UserError with the command's name and where to read more."""
-        raise UserError(f"{message}; `{self.prog} --help` says more")
-
-
-def find_version() -> str:
-    """Version of the installed distribution."""
-    try:
-        return metadata.version(PROGRAM)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def build_parser() -> Parser:
-    """Parser of the whole command line; every command's parser has its Command under `command`."""
-    parser = Parser(
-        prog=PROGRAM,
-        description="Shows where a fact lives in a language model: in its parameters, a memory block,\n"
-        "an explicit memory, or text in the prompt.",
-        epilog="example:\n  memory-circuits facts --bucket 0 --limit 5",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {find_version()}")
-    families = {"": parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)}
-    for command in COMMANDS:
-        family, _, name = command.name.rpartition(" ")
-        if family not in families:
-            parent = families[""].add_parser(family, help=FAMILIES[family], description=FAMILIES[family])
-            families[family] = parent.add_subparsers(
-                title="commands", metavar="COMMAND", required=True, parser_class=Parser
-            )
-        child = families[family].add_parser(
-            name,
-            help=command.summary,
-            description=command.summary,
-            epilog=f"example:\n  {command.example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        command.declare(child)
-        child.add_argument("--json", action="store_true", help="print one JSON document instead of text")
-        child.set_defaults(command=command)
-    return parser
 
 
 def print_answer(answer: Answer, as_json: bool) -> None:
@@ -126,21 +48,15 @@ def discard_output() -> None:
         return
 
 
-def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
-    """Options of a command line; for `--help` and `--version` the process ends here."""
-    try:
-        return build_parser().parse_args(arguments)
-    except SystemExit:
-        sys.stdout.flush()
-        raise
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on these arguments (the process's own when left out) and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
     open_streams()
     try:
+        # Here, so that Ctrl-C while Python is still reading our modules ends in one line too.
+        from workbench.commands.parsing import parse_options
+
         options = parse_options(given)
         answer: Answer = options.command.answer(options)
         print_answer(answer, as_json)

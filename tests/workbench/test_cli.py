@@ -21,6 +21,7 @@ from probes.errors import UserError
 from workbench import cli, pipeline, replaying
 from workbench.answers import Condition, Prediction
 from workbench.commands import reference
+from workbench.commands.parsing import COMMANDS, build_parser
 from workbench.commands.questions import read_question, read_settings
 from workbench.commands.terminal import clean_text, format_table, measure_width, shorten
 from workbench.provenance import build_command
@@ -162,7 +163,7 @@ def test_mistakes_get_one_line(arguments: list[str], wanted: str, capsys: pytest
     assert wanted in json.loads(fail(capsys, *arguments, "--json"))["error"]
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_help_has_an_example_and_the_example_parses(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main([*command.name.split(), "--help"])
@@ -172,7 +173,7 @@ def test_help_has_an_example_and_the_example_parses(command: Any, capsys: pytest
     assert "--json" in out
     program, *arguments = shlex.split(command.example)
     assert program == "memory-circuits"
-    assert cli.build_parser().parse_args(arguments).command is command
+    assert build_parser().parse_args(arguments).command is command
 
 
 texts = st.text(min_size=1, max_size=12).filter(lambda text: not text.startswith("-"))
@@ -195,7 +196,7 @@ choices = st.builds(
 def test_the_command_that_a_run_records_asks_the_same(question: Question, settings: Settings) -> None:
     program, *arguments = shlex.split(build_command(question, settings))
     assert program == "memory-circuits"
-    options = cli.build_parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     assert read_question(options) == question
     assert read_settings(options) == settings
 

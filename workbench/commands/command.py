@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+PROGRAM = "memory-circuits"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -7,9 +7,9 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from workbench.cli import COMMANDS, PROGRAM
 from workbench.cli import __doc__ as exit_codes
-from workbench.commands.command import Command
+from workbench.commands.command import PROGRAM, Command
+from workbench.commands.parsing import COMMANDS
 
 PACKAGES = ("pages", "workbench", "circuits", "probes")
 TREE_START = "<!-- tree: written by `make docs` from the first line of every file -->"

@@ -66,7 +66,8 @@ def trace_question(options: argparse.Namespace) -> Answer:
 TRACE = Command(
     "trace",
     "Trace one answer to the components and memories that carry it, and save the run.",
-    'memory-circuits trace --prompt "The capital of France is" --answer " Paris" --foil " Rome" --method eap-ig',
+    'memory-circuits trace --prompt "The capital of France is" --answer " Paris" '
+    '--counterfactual "The capital of Italy is" --foil " Rome"',
     declare_trace,
     trace_question,
 )

@@ -64,7 +64,7 @@ def check_node(options: argparse.Namespace) -> Answer:
             ("node", found.node),
             (f"{method} (recorded)", f"{found.estimate:.6g} {found.unit}"),
             ("exact patching", f"{found.exact:.6g} {found.unit}"),
-            ("difference", f"{found.estimate - found.exact:.6g} {found.unit}"),
+            ("estimate minus exact", f"{found.estimate - found.exact:.6g} {found.unit}"),
         ]
     )
     return Answer({"run": str(folder), **asdict(found)}, text)

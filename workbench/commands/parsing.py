@@ -1,0 +1,95 @@
+"""Every command in one parser: what is typed becomes options, and what cannot be read a UserError."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import NoReturn
+
+from probes.errors import UserError
+from workbench.commands.application import APP
+from workbench.commands.asking import ASK
+from workbench.commands.command import PROGRAM, Command
+from workbench.commands.demo import EVALUATE, TRAIN
+from workbench.commands.exporting import EXPORT
+from workbench.commands.facts import FACTS
+from workbench.commands.health import DOCTOR
+from workbench.commands.listing import RUNS, SHOW
+from workbench.commands.traces import TRACE
+from workbench.commands.verifying import CHECK, REPLAY
+
+COMMANDS: tuple[Command, ...] = (
+    FACTS,
+    ASK,
+    TRACE,
+    SHOW,
+    RUNS,
+    EXPORT,
+    REPLAY,
+    CHECK,
+    DOCTOR,
+    APP,
+    TRAIN,
+    EVALUATE,
+)
+FAMILIES = {"demo": "Train the demo model again, or measure it."}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, except that what it refuses is a UserError."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError with the command's name and where to read more."""
+        raise UserError(f"{message}; `{self.prog} --help` says more")
+
+
+def find_version() -> str:
+    """Version of the installed distribution."""
+    try:
+        return metadata.version(PROGRAM)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def build_parser() -> Parser:
+    """Parser of the whole command line; every command's parser has its Command under `command`."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Shows where a fact lives in a language model: in its parameters, a memory block,\n"
+        "an explicit memory, or text in the prompt.",
+        epilog="example:\n  memory-circuits facts --bucket 0 --limit 5",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {find_version()}")
+    families = {"": parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)}
+    for command in COMMANDS:
+        family, _, name = command.name.rpartition(" ")
+        if family not in families:
+            parent = families[""].add_parser(family, help=FAMILIES[family], description=FAMILIES[family])
+            families[family] = parent.add_subparsers(
+                title="commands", metavar="COMMAND", required=True, parser_class=Parser
+            )
+        child = families[family].add_parser(
+            name,
+            help=command.summary,
+            description=command.summary,
+            epilog=f"example:\n  {command.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.declare(child)
+        child.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+        child.set_defaults(command=command)
+    return parser
+
+
+def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """Options of a command line; for `--help` and `--version` the process ends here."""
+    try:
+        return build_parser().parse_args(arguments)
+    except SystemExit:
+        sys.stdout.flush()
+        raise
