@@ -121,6 +121,7 @@ def show_choice(asked: Asked, answer: str, foil: str) -> None:
         figure = draw_probabilities(
             asked.conditions, [show_token(text) for text in wanted], [tokens[text.strip()] for text in wanted]
         )
+        right.caption("Next-token probability; no bar: not among the most probable tokens of that condition.")
         right.plotly_chart(
             figure,
             key="bars",

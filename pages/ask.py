@@ -39,6 +39,7 @@ def render() -> None:
         try:
             question.check()
             start_asking(question, settings)
+            st.rerun()
         except UserError as error:
             st.error(plain(str(error)))
     if (job := watch("asking")) is not None:

@@ -69,9 +69,9 @@ def explore(run: Run, name: str) -> None:
             f"Showing {drawing.shown:,} of {drawing.kept:,} edges of this circuit ({drawing.total:,} in the whole "
             "graph). Line width grows with the square root of the score."
         )
+        show_more(run, name, edges, node)
     with right:
         inspect(run, name, node, drawing)
-    show_more(run, name, edges, node)
 
 
 def show_more(run: Run, name: str, edges: int, node: str) -> None:

@@ -101,5 +101,6 @@ def offer_trace(asked: Asked, chosen: Chosen) -> None:
         settings.check()
         question.check()
         submit("tracing", "Tracing", settings, lambda engine, tick: trace_and_save(engine, question, settings, tick))
+        st.rerun()
     except UserError as error:
         st.error(plain(str(error)))
