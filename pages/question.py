@@ -122,7 +122,12 @@ def filter_facts(facts: tuple[Fact, ...]) -> tuple[list[Fact], str]:
         help="never-seen facts do not occur in training: only memory or text can answer them.",
     )
     found = search_facts(facts, words, "" if relation == ANY else relation, "" if split == ANY else split)
-    return found, hashlib.sha256(repr((words, relation, split)).encode()).hexdigest()[:12]
+    return found, name_filters(words, relation, split)
+
+
+def name_filters(*filters: str) -> str:
+    """Short name of what the filters are set to: another table, another selection."""
+    return hashlib.sha256(repr(filters).encode()).hexdigest()[:12]
 
 
 def read_linked_fact(facts: tuple[Fact, ...]) -> Fact | None:

@@ -49,7 +49,7 @@ def choose_method(asked: Asked, question: Question) -> Settings:
         names,
         index=0 if comparable else names.index("mean"),
         format_func=lambda name: ABLATIONS[name].label,
-        key="ablation",
+        key=f"ablation-{comparable}",
         help=explain_choices(ABLATIONS),
     )
     metric = three.selectbox(

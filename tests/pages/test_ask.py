@@ -1,0 +1,168 @@
+"""The Ask page: choose, ask, pick answer and foil, trace; and every way in which that can go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from pages.question import ANY, name_filters
+from probes.errors import UserError
+from workbench import library
+
+OpenPage = Callable[..., AppTest]
+Settle = Callable[[AppTest, str], AppTest]
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    """Press the first button of that label."""
+    next(button for button in app.button if button.label == label).click()
+    return app.run()
+
+
+def list_linked(app: AppTest, name: str) -> list[str]:
+    """Values of a parameter of the page's link."""
+    value = app.query_params[name]
+    return [value] if isinstance(value, str) else list(value)
+
+
+def texts(app: AppTest) -> str:
+    """Everything that is written on the page as Markdown, captions and messages."""
+    groups = (app.title, app.subheader, app.markdown, app.caption, app.error, app.warning, app.info)
+    return "\n".join(str(element.value) for group in groups for element in group)
+
+
+@pytest.fixture
+def asked(open_page: OpenPage, settle: Settle) -> AppTest:
+    """The page after a fact was asked."""
+    app = press(open_page(fact="norland-capital"), "Ask")
+    return settle(app, "asking")
+
+
+def test_nothing_can_be_asked_before_a_choice(open_page: OpenPage) -> None:
+    app = open_page()
+    assert not app.exception
+    assert app.title[0].value == "Where does the answer come from?"
+    assert next(button for button in app.button if button.label == "Ask").disabled
+
+
+def test_a_row_of_the_table_chooses_its_fact(open_page: OpenPage) -> None:
+    app = open_page()
+    app.session_state[f"facts-{name_filters('', ANY, ANY)}"] = {"selection": {"rows": [1], "columns": [], "cells": []}}
+    app.run()
+    assert app.session_state["fact"] == "southia-capital"
+    assert list_linked(app, "fact") == ["southia-capital"]
+
+
+def test_the_search_filters_the_table(open_page: OpenPage) -> None:
+    app = open_page()
+    app.text_input(key="words").input("southia").run()
+    assert "1 of 2 facts" in texts(app)
+
+
+def test_an_unknown_fact_in_a_link_is_told(open_page: OpenPage) -> None:
+    app = open_page(fact="no<b>where")
+    assert not app.exception
+    assert "no fact" in app.warning[0].value
+
+
+def test_four_conditions_stand_side_by_side(asked: AppTest, fake: Any) -> None:
+    assert not asked.exception
+    page = texts(asked)
+    for title in ("Parameters alone", "With memory bank", "With explicit memory", "With text"):
+        assert title in page
+    assert "there is no document \\<" in page
+    assert fake.calls[0] == ("open", "shipped")
+    assert asked.session_state["asked"].question.fact == "norland-capital"
+
+
+def test_hostile_tokens_are_escaped(asked: AppTest) -> None:
+    labels = [button.label for button in asked.button]
+    hostile = [label for label in labels if "x" in label and "red" in label]
+    assert hostile
+    assert all("**x**" not in label and "$y$" not in label and ":red[" not in label for label in hostile)
+
+
+def test_a_click_makes_a_token_the_foil(asked: AppTest) -> None:
+    next(button for button in asked.button if button.key == "token-bank-1").click()
+    asked.run()
+    assert asked.session_state["foil"] == " Tannstad"
+    assert [metric.value for metric in asked.metric] == ["Oskarville", "Tannstad"]
+
+
+def test_a_trace_is_saved_and_opened(asked: AppTest, settle: Settle, runs: Path, fake: Any) -> None:
+    press(asked, "Trace")
+    settle(asked, "tracing")
+    assert not asked.exception
+    assert [path.name for path in runs.iterdir()] == ["norland-capital.eap.counterfactual"]
+    assert list_linked(asked, "run") == ["norland-capital.eap.counterfactual"]
+    assert "Oskarville" in asked.title[0].value
+    kind, question, settings = fake.calls[-1]
+    assert (kind, question.fact, settings.edges) == ("trace", "norland-capital", 200)
+
+
+def test_the_same_trace_twice_gives_two_runs(asked: AppTest, settle: Settle, runs: Path) -> None:
+    settle(press(asked, "Trace"), "tracing")
+    asked.switch_page("../pages/ask.py").run()
+    settle(press(asked, "Trace"), "tracing")
+    assert len(list(runs.iterdir())) == 2
+
+
+def test_another_answer_than_the_facts_is_a_typed_prompt(asked: AppTest, settle: Settle, fake: Any) -> None:
+    asked.session_state["answer"] = " Tannstad"
+    asked.run()
+    settle(press(asked, "Trace"), "tracing")
+    _, question, settings = fake.calls[-1]
+    assert (question.fact, question.answer, settings.ablation) == ("", " Tannstad", "mean")
+
+
+def test_a_cancelled_trace_leaves_nothing(asked: AppTest, settle: Settle, runs: Path) -> None:
+    asked.number_input(key="seed").set_value(99)
+    press(asked, "Trace")
+    assert "tracing" in asked.session_state
+    press(asked, "Cancel")
+    settle(asked, "tracing")
+    assert "cancelled" in texts(asked)
+    assert not list(runs.iterdir())
+
+
+def test_a_defect_is_told_without_its_text(asked: AppTest, settle: Settle) -> None:
+    asked.number_input(key="seed").set_value(13)
+    settle(press(asked, "Trace"), "tracing")
+    assert "ZeroDivisionError" in asked.error[0].value
+    assert "a secret" not in texts(asked)
+
+
+def test_a_model_that_is_not_there_is_one_line(open_page: OpenPage, settle: Settle) -> None:
+    app = open_page(fact="norland-capital")
+    app.text_input(key="model").input("nowhere").run()
+    settle(press(app, "Ask"), "asking")
+    assert not app.exception
+    assert [error.value.replace("\\", "").replace("\u2060", "") for error in app.error] == [
+        "no folder nowhere: give *another*"
+    ]
+    assert "\\*another\\*" in app.error[0].value
+
+
+def test_a_prompt_of_ones_own(open_page: OpenPage, settle: Settle, fake: Any) -> None:
+    app = open_page()
+    app.segmented_control(key="source").set_value("My own prompt").run()
+    assert next(button for button in app.button if button.label == "Ask").disabled
+    app.text_area(key="prompt").input("The capital of **Norland** is").run()
+    settle(press(app, "Ask"), "asking")
+    assert not app.exception
+    assert fake.calls[-1][1].prompt == "The capital of **Norland** is"
+    assert app.selectbox(key="ablation-False").value == "mean"
+
+
+def test_missing_facts_leave_the_typed_prompt(open_page: OpenPage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise UserError("the shipped model is missing")
+
+    monkeypatch.setattr(library, "read_shipped_facts", refuse)
+    app = open_page()
+    assert not app.exception
+    assert "the shipped model is missing" in app.error[0].value

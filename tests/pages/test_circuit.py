@@ -1,0 +1,172 @@
+"""The Circuit and Runs pages: links restore the view, bad ones are told, nothing of it needs a model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from circuits.graph import Kind
+from workbench.runs import Run, save_run
+
+OpenPage = Callable[..., AppTest]
+Settle = Callable[[AppTest, str], AppTest]
+
+
+def list_linked(app: AppTest, name: str) -> list[str]:
+    """Values of a parameter of the page's link."""
+    value = app.query_params[name]
+    return [value] if isinstance(value, str) else list(value)
+
+
+def texts(app: AppTest) -> str:
+    """Everything that is written on the page."""
+    groups = (app.title, app.subheader, app.markdown, app.caption, app.error, app.warning, app.info)
+    return "\n".join(str(element.value) for group in groups for element in group)
+
+
+def find_node(run: Run, kind: Kind) -> str:
+    """A node of a kind."""
+    return next(node.id for node in run.circuit.nodes if node.component.kind is kind)
+
+
+def test_a_link_restores_the_view(open_page: OpenPage, saved: str, run: Run) -> None:
+    node = find_node(run, Kind.HEAD)
+    app = open_page("circuit", run=saved, node=node, edges="12")
+    assert not app.exception
+    assert "Oskarville" in app.title[0].value
+    assert app.slider[0].value == 12
+    assert app.subheader[0].value.startswith("Head ")
+    assert "Showing 12 of 30 edges" in texts(app)
+    assert list_linked(app, "node") == [node]
+
+
+def test_faithfulness_says_how_it_was_measured(open_page: OpenPage, saved: str) -> None:
+    app = open_page("circuit", run=saved)
+    assert [metric.value for metric in app.metric][:2] == ["0.870", "0.125"]
+    page = texts(app)
+    for words in ("EAP", "counterfactual ablation", "in logits", "n = 5", "One of many possible circuits"):
+        assert words in page
+
+
+@pytest.mark.parametrize("name", ["nowhere", "../saved/norland", "/etc", "<img src=x>"])
+def test_a_run_that_is_not_listed_is_told(open_page: OpenPage, saved: str, name: str) -> None:
+    app = open_page("circuit", run=name)
+    assert not app.exception
+    assert "no saved run" in app.error[0].value
+    assert app.selectbox[0].options == [saved]
+
+
+def test_a_broken_run_is_told(open_page: OpenPage, saved: str, runs: Path) -> None:
+    (runs / saved / "scores.npz").unlink()
+    app = open_page("circuit", run=saved)
+    assert not app.exception
+    assert "cannot read" in app.error[0].value
+
+
+def test_bad_values_are_told_and_left_out(open_page: OpenPage, saved: str) -> None:
+    app = open_page("circuit", run=saved, node="a9.h9@99", edges="many")
+    assert not app.exception
+    assert len(app.warning) == 2
+    assert app.slider[0].value == 30
+
+
+def test_a_click_in_the_graph_selects(open_page: OpenPage, saved: str, run: Run) -> None:
+    app = open_page("circuit", run=saved, node=find_node(run, Kind.HEAD))
+    clicked = find_node(run, Kind.MLP)
+    app.session_state[f"graph-{saved}"] = {"selected": clicked, "pinned": []}
+    app.run()
+    assert app.subheader[0].value.startswith("MLP of layer")
+    assert list_linked(app, "node") == [clicked]
+
+
+def test_a_click_in_the_map_selects(open_page: OpenPage, saved: str, run: Run) -> None:
+    app = open_page("circuit", run=saved)
+    node = find_node(run, Kind.MLP)
+    app.session_state[f"map-{saved}"] = {"selection": {"points": [{"customdata": [node]}]}}
+    app.run()
+    assert list_linked(app, "node") == [node]
+
+
+def test_the_slider_writes_the_link(open_page: OpenPage, saved: str) -> None:
+    app = open_page("circuit", run=saved)
+    app.slider[0].set_value(5).run()
+    assert list_linked(app, "edges") == ["5"]
+    assert "Showing 5 of 30 edges" in texts(app)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_every_kind_of_node_can_be_inspected(
+    open_page: OpenPage, runs: Path, build_run: Callable[..., Run], kind: Kind
+) -> None:
+    run = build_run(edges=200)
+    block = {"id": "d-1", "text": "a", "tokens": ["a", "*b*"], "kept": [[[0, 1, 1, 1, 1, 1]] * 2]}
+    run.about["memories"]["explicit"] = {"layers": [1], "blocks": [block, block]}
+    save_run(run, runs / "large")
+    app = open_page("circuit", run="large", node=find_node(run, kind))
+    assert not app.exception
+    assert not app.warning
+    assert len(app.subheader) == 1
+
+
+def test_a_node_is_checked_exactly(open_page: OpenPage, settle: Settle, saved: str, run: Run, fake: Any) -> None:
+    node = find_node(run, Kind.HEAD)
+    app = open_page("circuit", run=saved, node=node)
+    next(button for button in app.button if button.label == "Check exactly").click()
+    app.run()
+    settle(app, f"check-{saved}")
+    assert not app.exception
+    assert fake.calls[-1] == ("check", node)
+    assert {"+0.500", "+0.250"} <= {metric.value for metric in app.metric}
+
+
+def test_hostile_prompts_and_tokens_are_escaped(open_page: OpenPage, runs: Path, build_run: Callable[..., Run]) -> None:
+    tokens = ("<img onerror=x>", " **b**", " $y$", " :red[z]", "\x1b\u202e")
+    run = build_run(tokens=tokens, edges=60)
+    save_run(run, runs / "hostile")
+    app = open_page("circuit", run="hostile", node=run.circuit.nodes[0].id)
+    assert not app.exception
+    page = texts(app)
+    for markup in ("<img", "**b**", "$y$", ":red[", "\x1b", "\u202e"):
+        assert markup not in page
+
+
+def test_without_runs_the_pages_say_what_to_do(open_page: OpenPage) -> None:
+    for page in ("circuit", "runs"):
+        app = open_page(page)
+        assert not app.exception
+        assert "Ask a question" in app.info[0].value
+
+
+def test_the_list_of_runs_opens_one(open_page: OpenPage, saved: str) -> None:
+    app = open_page("runs")
+    assert not app.exception
+    assert "1 runs" in texts(app) or "1 run" in texts(app)
+    app.session_state["saved"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    app.run()
+    assert list_linked(app, "run") == [saved]
+
+
+def test_opening_a_saved_run_imports_no_torch(run_folder: Path) -> None:
+    program = (
+        "import sys\n"
+        "from importlib.resources import files\n"
+        "from streamlit.testing.v1 import AppTest\n"
+        "app = AppTest.from_file(str(files('workbench') / 'app.py'), default_timeout=120).run()\n"
+        "app.switch_page('../pages/circuit.py')\n"
+        f"app.query_params['run'] = {run_folder.name!r}\n"
+        "app.run()\n"
+        "assert not app.exception, app.exception\n"
+        "assert 'Oskarville' in app.title[0].value, app.title\n"
+        "heavy = {'torch', 'transformer_lens', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    environment = {**os.environ, "MEMORY_CIRCUITS_RUNS": str(run_folder.parent), "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,39 @@
+"""How the app is served: the command and the configuration file agree, and both stay on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+
+from workbench.serving import FLAGS, build_command, write_flag
+
+
+def test_the_configuration_file_says_the_same() -> None:
+    path = Path(__file__).resolve().parents[2] / ".streamlit" / "config.toml"
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    flat = {f"{section}.{name}": value for section, values in table.items() for name, value in values.items()}
+    assert flat == FLAGS
+
+
+def test_the_command_serves_this_machine_alone() -> None:
+    command = build_command(8765)
+    assert command[:4] == [sys.executable, "-m", "streamlit", "run"]
+    assert Path(command[4]).name == "app.py"
+    assert Path(command[4]).is_file()
+    assert command[command.index("--server.address") + 1] == "127.0.0.1"
+    assert command[command.index("--server.port") + 1] == "8765"
+    assert command[command.index("--browser.gatherUsageStats") + 1] == "false"
+
+
+def test_another_address_is_let_in_by_name() -> None:
+    command = build_command(1, "192.0.2.7")
+    hosts = [command[place + 1] for place, word in enumerate(command) if word == "--server.allowedHosts"]
+    assert hosts == ["localhost", "127.0.0.1", "192.0.2.7"]
+
+
+def test_lists_are_repeated_and_theme_lists_are_json() -> None:
+    assert write_flag("server.x", ["a", "b"]) == ["--server.x", "a", "--server.x", "b"]
+    assert json.loads(write_flag("theme.x", [1, 2])[1]) == [1, 2]
+    assert write_flag("server.y", True) == ["--server.y", "true"]
