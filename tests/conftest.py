@@ -95,7 +95,7 @@ def describe_run(tokens: Sequence[str], edges: int) -> dict[str, Any]:
         "model": {"name": "synthetic", "sha256": "0" * 64, "architecture": "LlamaForCausalLM"},
         "memories": {
             "bank": {"name": "bank", "sha256": "1" * 64, "path": [0, 3]},
-            "explicit": {"name": "memory", "sha256": "2" * 64, "documents": ["d-1", "d-2"]},
+            "explicit": {"name": "memory", "sha256": "2" * 64, "blocks": [{"id": "d-1"}, {"id": "d-2"}]},
             "text": None,
         },
         "fact": None,

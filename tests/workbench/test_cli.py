@@ -24,6 +24,7 @@ from workbench.commands import reference
 from workbench.commands.parsing import COMMANDS, build_parser
 from workbench.commands.questions import read_question, read_settings
 from workbench.commands.terminal import clean_text, format_table, measure_width, shorten
+from workbench.library import read_shipped_facts
 from workbench.provenance import build_command
 from workbench.runs import Run, load_run
 from workbench.settings import METHODS, METRICS, Question, Settings
@@ -95,7 +96,15 @@ def test_trace_saves_a_run_and_prints_its_summary(
     assert folder.name.startswith("the-capital-of-norland-is-")
     assert load_run(folder).circuit == run.circuit
     assert err == ""
-    for wanted in (str(folder), "“ Oskarville”, “ Tannstad”", "0.870", "random circuits", "in logits", "30 edges of"):
+    for wanted in (
+        str(folder),
+        "“ Oskarville”, “ Tannstad”",
+        "0.870",
+        "random circuits",
+        "in logits",
+        "30 edges of",
+        "of d-1, d-2",
+    ):
         assert wanted in out
     assert (engine.opened[0].method, engine.opened[0].edges) == ("eap-ig", 12)
 
@@ -222,6 +231,35 @@ def test_show_and_runs(run_folder: Path, capsys: pytest.CaptureFixture[str], run
     assert run_folder.name in capsys.readouterr().out
     (entry,) = run_json(capsys, "runs", str(run_folder.parent))["runs"]
     assert (entry["edges"], entry["unit"], entry["answer"]) == (30, "logits", " Oskarville")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (["pair"], []),
+        (["pair", "clean_tokens"], ["one"]),
+        (["faithfulness"], None),
+        (["faithfulness", "random"], {}),
+        (["memories"], []),
+        (["circuit", "nodes", 0, "id"], "nonsense"),
+        (["circuit", "plan"], {"layers": 1}),
+    ],
+    ids=str,
+)
+def test_an_edited_run_is_one_line(
+    keys: list[Any], value: Any, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run_folder / "run.json"
+    about = json.loads(path.read_text())
+    place = about
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    path.write_text(json.dumps(about))
+    fail(capsys, "show", str(run_folder))
+    fail(capsys, "export", str(run_folder), "--to", "csv", "--out", str(run_folder / "x"))
+    assert len(run_json(capsys, "runs")["runs"]) == 1
+    assert cli.main(["runs"]) == 0
 
 
 def test_no_runs_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -400,6 +438,16 @@ def test_the_reference_is_what_the_commands_say() -> None:
     assert (ROOT / "docs" / "commands.md").read_text() == reference.write_reference(), "run `make docs`"
     readme = (ROOT / "README.md").read_text()
     assert reference.place_tree(readme, ROOT) == readme, "run `make docs`"
+
+
+def test_the_commands_of_the_readme_are_commands() -> None:
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.startswith("memory-circuits ")]
+    assert len(lines) >= 8
+    known = {fact.id for fact in read_shipped_facts()}
+    for line in lines:
+        options = build_parser().parse_args(shlex.split(line, comments=True)[1:])
+        assert getattr(options, "fact", "") in known | {""}
 
 
 def test_cleaning_shows_what_it_disarms() -> None:

@@ -7,10 +7,9 @@ import hashlib
 from pathlib import Path
 
 from workbench.commands.command import Answer, Command
-from workbench.commands.summaries import resolve_run
+from workbench.commands.summaries import open_run
 from workbench.commands.terminal import clean_text
 from workbench.exports import EXPORTS
-from workbench.runs import load_run
 from workbench.storage import write_file
 
 TABLES = {"edges": "csv", "nodes": "csv-nodes"}
@@ -31,8 +30,9 @@ def declare_export(parser: argparse.ArgumentParser) -> None:
 def export_run(options: argparse.Namespace) -> Answer:
     """Write a run's circuit to a file, whole or not at all."""
     export = EXPORTS[TABLES[options.table] if options.to == "csv" else options.to]
-    folder, out = resolve_run(options.run), Path(options.out)
-    data = export.write(load_run(folder))
+    folder, run = open_run(options.run)
+    out = Path(options.out)
+    data = export.write(run)
     write_file(out, data)
     document = {
         "run": str(folder),

@@ -11,7 +11,7 @@ from workbench.commands.command import Answer, Command
 from workbench.commands.terminal import clean_text, format_table
 from workbench.library import read_shipped_facts
 
-HEADINGS = ("id", "subject", "relation", "object", "kind", "split", "bucket", "cluster path", "document")
+HEADINGS = ("id", "subject", "relation", "object", "bucket", "cluster path", "document")
 
 
 def declare_facts(parser: argparse.ArgumentParser) -> None:
@@ -66,8 +66,6 @@ def list_facts(options: argparse.Namespace) -> Answer:
             fact.subject,
             fact.relation,
             fact.object,
-            fact.kind,
-            fact.split,
             fact.bucket if fact.bucket >= 0 else None,
             "/".join(map(str, fact.cluster_path)),
             fact.document_id,
@@ -75,7 +73,7 @@ def list_facts(options: argparse.Namespace) -> Answer:
         for fact in shown
     ]
     rest = f"; --limit 0 lists all {len(found)}" if len(shown) < len(found) else ""
-    text = f"{format_table(HEADINGS, rows, width=28)}\n{len(shown)} facts{rest}"
+    text = f"{format_table(HEADINGS, rows)}\n{len(shown)} facts{rest}"
     if not found:
         text = f"no fact mentions {clean_text(options.search)!r} and passes the filters"
     return Answer({"total": len(found), "facts": [fact.to_json() for fact in shown]}, text)

@@ -8,10 +8,10 @@ from typing import Any
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
-from workbench.commands.summaries import format_summary, resolve_run, summarise_run
+from workbench.commands.summaries import format_summary, open_run, summarise_run
 from workbench.commands.terminal import clean_text, format_table
 from workbench.library import find_runs
-from workbench.runs import list_runs, load_run
+from workbench.runs import list_runs
 
 HEADINGS = ("run", "prompt and answer", "method", "ablation", "metric", "edges", "faithfulness")
 
@@ -24,8 +24,7 @@ def declare_show(parser: argparse.ArgumentParser) -> None:
 
 def show_run(options: argparse.Namespace) -> Answer:
     """Summary of a saved run."""
-    folder = resolve_run(options.run)
-    run = load_run(folder)
+    folder, run = open_run(options.run)
     summary = summarise_run(run, folder)
     text = format_summary(summary)
     edges = run.circuit.edges[: max(options.edges, 0)]
@@ -45,14 +44,17 @@ def declare_runs(parser: argparse.ArgumentParser) -> None:
 
 def describe_entry(path: Path, about: dict[str, Any]) -> dict[str, Any]:
     """One line of the list as a JSON object; what a run does not say is None."""
-    pair, circuit = about.get("pair") or {}, about.get("circuit") or {}
+    pair, circuit, faithfulness = (
+        value if isinstance(value := about.get(name), dict) else {} for name in ("pair", "circuit", "faithfulness")
+    )
+    edges = circuit.get("edges")
     return {
         "run": str(path),
         "clean": pair.get("clean"),
         "answer": pair.get("answer"),
         **{name: circuit.get(name) for name in ("method", "ablation", "metric", "unit")},
-        "edges": len(circuit.get("edges") or ()),
-        "faithfulness": (about.get("faithfulness") or {}).get("normalised"),
+        "edges": len(edges) if isinstance(edges, list) else None,
+        "faithfulness": faithfulness.get("normalised"),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from probes.errors import UserError
 from workbench.commands.terminal import clean_text, format_pairs, format_table, quote
 from workbench.library import find_runs
-from workbench.runs import Run
+from workbench.runs import Run, load_run
 from workbench.settings import ABLATIONS, METHODS, METRICS
 
 NODES_SHOWN = 10
@@ -20,6 +20,25 @@ def resolve_run(text: str) -> Path:
         if (folder / "run.json").is_file():
             return folder
     raise UserError(f"no run at {text[:200]!r}: `memory-circuits runs` lists those in {find_runs()}")
+
+
+def open_run(text: str) -> tuple[Path, Run]:
+    """Folder and run of a path or name. Raises UserError when it is missing, damaged, or lacks what we show of it."""
+    folder = resolve_run(text)
+    run = load_run(folder)
+    try:
+        whole = all(node.position < len(run.tokens) for node in run.circuit.nodes)
+        describe_memories(run.about["memories"])
+        describe_faithfulness(run.about["faithfulness"])
+        describe_metric(run.about["faithfulness"])
+        describe_model(run.about["model"], run.about["settings"]["model"])
+        whole = whole and {"answer", "foil", "counterfactual"} <= run.about["pair"].keys()
+        whole = whole and {"question", "versions", "command"} <= run.about.keys()
+    except (KeyError, TypeError, ValueError, AttributeError):
+        whole = False
+    if not whole:
+        raise UserError(f"{folder} was edited or is of another release: its run.json lacks what is shown; trace again")
+    return folder, run
 
 
 def rank_nodes(run: Run, count: int) -> list[dict[str, Any]]:
@@ -39,11 +58,19 @@ def rank_nodes(run: Run, count: int) -> list[dict[str, Any]]:
 def describe_memories(memories: dict[str, Any]) -> str:
     """Which memories were attached, in words; `none` when there was none."""
     attached = []
-    for name, value in memories.items():
-        if value:
-            detail = value.get("name", "") if isinstance(value, dict) else value
-            attached.append(f"{name} ({detail})" if detail else name)
-    return ", ".join(attached) or "none"
+    if bank := memories.get("bank"):
+        attached.append(f"bank, clusters {' > '.join(map(str, bank.get('path', ())))}")
+    if explicit := memories.get("explicit"):
+        blocks = ", ".join(str(block["id"]) for block in explicit.get("blocks", ()))
+        attached.append(f"explicit memory of {blocks}")
+    if memories.get("text"):
+        attached.append("text before the prompt")
+    return "; ".join(attached) or "none"
+
+
+def describe_model(model: dict[str, Any], chosen: str) -> str:
+    """The model as it was chosen, its architecture and the first digits of its hash."""
+    return f"{chosen} ({model.get('architecture')}, sha256 {str(model.get('sha256'))[:12]})"
 
 
 def summarise_run(run: Run, folder: Path) -> dict[str, Any]:
@@ -53,6 +80,7 @@ def summarise_run(run: Run, folder: Path) -> dict[str, Any]:
         "run": str(folder),
         "title": run.title,
         "question": run.about["question"],
+        "settings": run.about["settings"],
         "model": run.about["model"],
         "memories": run.about["memories"],
         "answer": run.about["pair"]["answer"],
@@ -70,15 +98,23 @@ def summarise_run(run: Run, folder: Path) -> dict[str, Any]:
     }
 
 
-def describe_faithfulness(value: dict[str, Any] | None) -> str | None:
-    """Faithfulness beside its random baseline, in words; None when it was not measured."""
-    if not value or value.get("normalised") is None:
-        return None
-    text = f"{value['normalised']:.3f}"
-    random = value.get("random")
-    if random:
-        text += f"; random circuits of that size {random['mean']:.3f} ({random['low']:.3f} to {random['high']:.3f})"
-    return f"{text}; 0 is everything ablated, 1 the whole model"
+def format_number(value: float) -> str:
+    """Three decimals, and no minus before a zero."""
+    text = f"{value:.3f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def describe_faithfulness(value: dict[str, Any]) -> str:
+    """Normalised faithfulness beside that of random circuits, in words."""
+    mean, low, high = (format_number(value["random"][name]) for name in ("mean", "low", "high"))
+    own = format_number(value["normalised"])
+    return f"{own}, random circuits of that size {mean} ({low} to {high}); the whole model is 1"
+
+
+def describe_metric(value: dict[str, Any]) -> str:
+    """What the metric was on the whole model, on the circuit, and with everything ablated."""
+    whole, circuit, empty = (format_number(value[f"metric_{name}"]) for name in ("whole", "circuit", "empty"))
+    return f"{whole} {value['unit']} whole model, {circuit} circuit, {empty} everything ablated"
 
 
 def format_summary(summary: dict[str, Any]) -> str:
@@ -93,11 +129,12 @@ def format_summary(summary: dict[str, Any]) -> str:
             ("prompt", summary["title"]),
             ("counterfactual", summary["counterfactual"]),
             ("answer, foil", f"{quote(summary['answer'])}, {quote(summary['foil'])}"),
-            ("model", summary["model"].get("name")),
+            ("model", describe_model(summary["model"], summary["settings"]["model"])),
             ("memories", describe_memories(summary["memories"])),
             ("method", f"{method}; ablation: {ablation}"),
             ("metric", f"{metric}, in {summary['unit']}; positive helps the answer"),
             ("circuit", f"{summary['edges']} edges of {summary['total']} ({summary['requested']} asked for)"),
+            ("measured", describe_metric(summary["faithfulness"])),
             ("faithfulness", describe_faithfulness(summary["faithfulness"])),
         ]
     )

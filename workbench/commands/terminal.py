@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 ELLIPSIS = "…"
+# Longer than any sane name, and still an end to one that is not.
+NAME_WIDTH = 400
 
 # Besides control characters (Cc), these could recolour, reorder or hide what a terminal shows: format characters such
 # as direction overrides and zero-width joiners (Cf), lone surrogates (Cs), line and paragraph separators (Zl, Zp).
@@ -56,8 +58,11 @@ def format_cell(value: object, width: int) -> str:
 
 
 def format_table(headings: Sequence[str], rows: Sequence[Sequence[object]], width: int = 44) -> str:
-    """Rows under headings in aligned columns, numbers to the right; a cell is cut at `width` characters."""
-    cells = [[format_cell(value, width) for value in row] for row in rows]
+    """Rows under headings in aligned columns, numbers to the right.
+
+    A cell is cut at `width` characters, except in the first column: what names a row is typed again, so it stays whole.
+    """
+    cells = [[format_cell(value, width if column else NAME_WIDTH) for column, value in enumerate(row)] for row in rows]
     widths = [
         max(measure_width(text) for text in (heading, *(row[column] for row in cells)))
         for column, heading in enumerate(headings)

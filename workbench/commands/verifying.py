@@ -10,9 +10,8 @@ from probes.errors import UserError
 from workbench import pipeline, replaying
 from workbench.commands.command import Answer, Command
 from workbench.commands.questions import restore_settings
-from workbench.commands.summaries import resolve_run
+from workbench.commands.summaries import open_run
 from workbench.commands.terminal import format_pairs, format_table, show_progress
-from workbench.runs import load_run
 from workbench.settings import METHODS
 
 
@@ -23,8 +22,7 @@ def declare_replay(parser: argparse.ArgumentParser) -> None:
 
 def replay_run(options: argparse.Namespace) -> Answer:
     """Compute a run again and say which numbers moved; exit code 1 when any did."""
-    folder = resolve_run(options.run)
-    run = load_run(folder)
+    folder, run = open_run(options.run)
     settings = restore_settings(run.about["settings"])
     with show_progress() as tick:
         moved = replaying.replay(run, pipeline.open_engine(settings, tick), tick)
@@ -48,9 +46,8 @@ def declare_check(parser: argparse.ArgumentParser) -> None:
 
 def check_node(options: argparse.Namespace) -> Answer:
     """Ablate one node of a run for real and put the measured effect beside the estimate."""
-    folder = resolve_run(options.run)
     split_node(options.node)
-    run = load_run(folder)
+    folder, run = open_run(options.run)
     if run.circuit.find_node(options.node) is None:
         strongest = sorted(run.circuit.nodes, key=lambda node: -abs(node.score))[:5]
         known = ", ".join(node.id for node in strongest)
