@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import subprocess
+import sys
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
@@ -13,7 +15,7 @@ from workbench.serving import build_command
 
 PORT = 8501
 ADDRESS = "127.0.0.1"
-STANDARD_ERROR = 2
+STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 
 
 def declare_app(parser: argparse.ArgumentParser) -> None:
@@ -41,17 +43,25 @@ def check_address(address: str, port: int) -> None:
         raise UserError(f"cannot listen on {address}:{port} ({reason}): choose another --port or --address") from None
 
 
+def run_server(command: list[str]) -> int:
+    """Become the server, so that whatever stops this process stops it; its own words go to standard error."""
+    sys.stdout.flush()
+    if os.name == "posix":
+        os.dup2(STANDARD_ERROR, STANDARD_OUTPUT)
+        os.execv(command[0], command)
+    return subprocess.call(command, stdin=subprocess.DEVNULL, stdout=STANDARD_ERROR)
+
+
 def open_app(options: argparse.Namespace) -> Answer:
-    """Serve the workbench until it is stopped; the server's own words go to standard error."""
+    """Serve the workbench until it is stopped."""
     check_address(options.address, options.port)
     command = build_command(options.port, options.address)
     url = f"http://{options.address}:{options.port}"
     if options.json:
-        print(json.dumps({"url": url, "command": command}), flush=True)
+        print(json.dumps({"url": url, "command": command}))
     else:
-        print(f"memory-circuits is at {url} (Ctrl-C stops it)", flush=True)
-    code = subprocess.call(command, stdin=subprocess.DEVNULL, stdout=STANDARD_ERROR)
-    return Answer(None, "", code)
+        print(f"memory-circuits is at {url} (Ctrl-C stops it)")
+    return Answer(None, "", run_server(command))
 
 
 APP = Command(
