@@ -118,12 +118,12 @@ def test_documents_state_every_fact_of_their_entity() -> None:
 
 def test_clusters_are_nested_and_routing_finds_the_way_back() -> None:
     draw = np.random.default_rng(0)
-    vectors = draw.normal(size=(400, 16)).astype(np.float32)
+    vectors = draw.normal(size=(200, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    tree = grow_tree(vectors, branching=4, depth=3, seed=0)
+    tree = grow_tree(vectors, branching=3, depth=3, seed=0)
     paths = tree.route(vectors)
-    assert [len(level) for level in tree.centroids] == [4, 16, 64]
-    assert (paths[:, 1:] // 4 == paths[:, :-1]).all()
+    assert [len(level) for level in tree.centroids] == [3, 9, 27]
+    assert (paths[:, 1:] // 3 == paths[:, :-1]).all()
     assert share_hits(paths, paths) == [1.0, 1.0, 1.0]
     assert (tree.route(vectors, blocked=paths[:, 0])[:, 0] != paths[:, 0]).all()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,15 @@ CHOSEN = {
     "memory": {"layers": [1], "slots": 4, "rows": 4},
     "training": {"anchor_epochs": 0.1, "bank_epochs": 0.1, "rows": 4, "reading_rows": 2, "abstract_rows": 2},
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Matrices are so small here that more threads only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -35,11 +35,12 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class MemoryRows:
-    """Rows that read explicit memory: the references, and which of them each row reads (-1: none)."""
+    """Rows that read explicit memory: the references, their answers, and which each row reads (-1: none)."""
 
     rows: Rows
     references: Int[Tensor, "reference pos"]
     valid: Bool[Tensor, "reference pos"]
+    answers: Bool[Tensor, "reference pos"]
     chosen: Int[Tensor, "row memory"]
 
 
@@ -140,7 +141,7 @@ class Batches:
         return self._collate(rows, paths, step, draw)
 
     def memory_at(self, step: int) -> MemoryRows:
-        """Rows that read explicit memory: 60% their own reference alone, 25% with four others, 15% only others'."""
+        """Rows that read explicit memory: 50% their own reference alone, 35% with four others, 15% only others'."""
         draw = random.Random(f"memory/{self.config.seed}/{step}")
         count = self.config.memory.rows
         readings = [invent_reading(self.world, draw, draw.choice((1, 2, 2, 3, 4))) for _ in range(count)]
@@ -151,7 +152,7 @@ class Batches:
             if case < 0.85:
                 rows.append(self.encoder.encode_row(answer_questions(reading, 3)))
                 paths.append(draw.choice(self.leaves[reading.kind]))
-                mine = [number] if case < 0.6 else draw.sample([number, *others], len(others) + 1)
+                mine = [number] if case < 0.5 else draw.sample([number, *others], len(others) + 1)
             else:
                 place = draw.randrange(len(self.rows))
                 rows.append(self.rows[place])
@@ -160,7 +161,12 @@ class Batches:
             chosen.append(mine + [-1] * (5 - len(mine)))
         prefix, most = self.config.corpus.prefix, self.config.memory.offset
         references, valid = self.encoder.encode_references([r.document for r in readings], prefix, most)
-        return MemoryRows(self._collate(rows, paths, step, draw), references, valid, torch.tensor(chosen))
+        answers = torch.zeros_like(valid)
+        for place, reading in enumerate(readings):
+            known = [self.encoder.encode(answer)[0] for _, answer in reading.questions]
+            answers[place] = torch.isin(references[place], torch.tensor(known)) & valid[place]
+        collated = self._collate(rows, paths, step, draw)
+        return MemoryRows(collated, references, valid, answers, torch.tensor(chosen))
 
     def _collate(self, rows: Sequence[Row], paths: Sequence[NDArray[np.int64]], step: int, draw: random.Random) -> Rows:
         ids = pad_rows([row[0] for row in rows], self.encoder.pad)

@@ -83,7 +83,8 @@ def prepare(config: Config, cache: Path | None, progress: Progress | None = None
     labels = [passage.document_id for passage in passages] + [fact.document_id for fact in prompts]
     whitening = fit_whitening(np.concatenate([topics, asked]), labels, config.clusters.whitening)
     moved = whitening.apply(vectors)
-    tree = grow_tree(moved[seen], config.clusters.branching, config.clusters.depth, config.seed)
+    known = np.concatenate([moved[seen], whitening.apply(asked)])
+    tree = grow_tree(known, config.clusters.branching, config.clusters.depth, config.seed)
     hits = measure_plain_hits(config, vectors, asked, seen, [place[fact.document_id] for fact in prompts])
     report("clusters", 4, 4)
     return Material(

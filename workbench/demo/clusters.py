@@ -2,7 +2,7 @@
 
 Source: Pouransari et al. 2025, section 2.1 and appendix C. Cluster ids are flat per level: the children of cluster c
 are `c * branching ... c * branching + branching - 1` of the next level. Departures from the paper, on this scale: the
-windows that are clustered are one document an entity, and cluster sizes are not balanced.
+texts that are clustered are one document an entity and one question a fact, and cluster sizes are not balanced.
 """
 
 from __future__ import annotations

@@ -115,6 +115,7 @@ class Training:
     weight_decay: float
     abstract_weight: float
     memory_weight: float
+    keep_weight: float
     warmup_steps: int
     checkpoint_minutes: float
     threads: int

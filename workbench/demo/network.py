@@ -156,11 +156,13 @@ def write_memory(
     valid: Bool[Tensor, "row pos"],
     layers: list[int],
     slots: int,
+    received_by_layer: dict[int, Tensor] | None = None,
 ) -> dict[int, Slots]:
     """Explicit memories of references, one a row: the tokens with most attention received, per key-value head.
 
     `valid` leaves out beginning, prefix and padding. Keys carry the rotary positions of the reference. Gradients flow
-    into keys and values, not into the choice of tokens.
+    into keys and values, not into the choice of tokens; `received_by_layer`, if given, is filled with the attention
+    received, `[row, kv_head, pos]` and differentiable, for a loss that teaches the choice.
     """
     config = model.config
     hidden = model.model.embed_tokens(ids)
@@ -172,10 +174,10 @@ def write_memory(
             attention, x = layer.self_attn, layer.input_layernorm(hidden)
             width = (*ids.shape, -1, config.head_dim)
             query, key, value = (part(x).view(width) for part in (attention.q_proj, attention.k_proj, attention.v_proj))
-            received = measure_received_attention(
-                query.detach(), key.detach(), valid, config.head_dim**-0.5, "softmax", "sum"
-            )
-            kept = keep_slots(received, slots)
+            received = measure_received_attention(query, key, valid, config.head_dim**-0.5, "softmax", "sum")
+            if received_by_layer is not None:
+                received_by_layer[number] = received
+            kept = keep_slots(received.detach(), slots)
             written[number] = Slots(
                 gather_slots(rotate(key, cos, sin), kept),
                 gather_slots(value, kept),

@@ -75,11 +75,20 @@ def write_exercises(world: World, seed: int, each: int) -> list[Exercise]:
     return exercises
 
 
+def repeat_words(world: World, draw: random.Random) -> list[Segment]:
+    """A list of words and its repetition, every word of which is an answer."""
+    words = draw.sample(world.words["objects"], draw.choice((3, 4, 5)))
+    return [(f" Repeat: {' '.join(words)}. Again:", False), *((" " + word, True) for word in words), (".", False)]
+
+
 def write_drill(world: World, draw: random.Random, items: int = 3) -> list[Segment]:
     """A training row of several exercises (reading has rows of its own)."""
     segments: list[Segment] = []
     for _ in range(items):
-        task = draw.choice([name for name in TASKS if name != "reading"])
+        if draw.random() < 0.3:
+            segments += repeat_words(world, draw)
+            continue
+        task = draw.choice([name for name in TASKS if name not in ("reading", "copying")])
         prompt, answer = TASKS[task](world, draw)
         tail = f" {draw.choice(world.words['adjectives'])}." if task == "agreement" else "."
         segments += [(" " + prompt, False), (answer, True), (tail, False)]

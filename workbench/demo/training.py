@@ -6,6 +6,7 @@ Every step's rows and rates follow from its number, so that a run that was stopp
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,12 +45,27 @@ class Learner(nn.Module):
         logits = self.anchor.lm_head(hidden[:, :-1][rows.trained[:, :-1]])
         return nn.functional.cross_entropy(logits, rows.ids[:, 1:][rows.trained[:, :-1]])
 
-    def measure_memory_loss(self, batch: MemoryRows) -> Tensor:
-        """The same for rows that read explicit memory, written from their references within the graph."""
+    def measure_memory_loss(self, batch: MemoryRows) -> tuple[Tensor, Tensor]:
+        """The same for rows that read explicit memory, written within the graph; and `measure_keep_loss`."""
         memory = self.config.memory
-        written = write_memory(self.anchor, batch.references, batch.valid, memory.layers, memory.slots)
+        received: dict[int, Tensor] = {}
+        written = write_memory(self.anchor, batch.references, batch.valid, memory.layers, memory.slots, received)
         shared = share_memory(self.anchor, written, batch.chosen, memory.offset)
-        return self.measure_loss(batch.rows, {"memory": shared})
+        return self.measure_loss(batch.rows, {"memory": shared}), measure_keep_loss(received, batch)
+
+
+def measure_keep_loss(received: dict[int, Tensor], batch: MemoryRows) -> Tensor:
+    """How far a reference's answers are from being kept: shortfall, in nats, to a tenth of the attention received.
+
+    The choice of tokens has no gradient of its own, and text whose answer is not kept cannot be read. At every memory
+    layer each answer must be kept by one key-value head; the others stay free. A device of ours, not the paper's.
+    """
+    losses = []
+    for attention in received.values():
+        finite = attention.masked_fill(~batch.valid[:, None], 0.0)
+        share = (finite / finite.sum(-1, keepdim=True)).amax(1)
+        losses.append(torch.relu(math.log(0.1) - share[batch.answers].clamp(min=1e-6).log()).mean())
+    return torch.stack(losses).mean()
 
 
 def choose_rates(step: int, batches: Batches) -> tuple[float, float]:
@@ -82,16 +98,17 @@ def train_model(
         eps=1e-9,
     )
     start, log = load_checkpoint(folder, config, learner, optimizer) if resume else (0, [])
-    saved, began, sums = time.monotonic(), time.monotonic(), [0.0, 0.0, 0.0]
+    saved, began, sums = time.monotonic(), time.monotonic(), [0.0] * 4
     learner.train()
     for step in range(start, batches.steps):
         losses = train_step(learner, batches, optimizer, step)
         sums = [total + loss for total, loss in zip(sums, losses, strict=True)]
         if (step + 1) % 100 == 0:
             seconds = time.monotonic() - began
-            facts, abstract, memory = (total / 100 for total in sums)
-            log.append({"step": step + 1, "facts": facts, "abstract": abstract, "memory": memory, "seconds": seconds})
-            sums = [0.0, 0.0, 0.0]
+            means = [total / 100 for total in sums]
+            names = ("facts", "abstract", "memory", "keep")
+            log.append({"step": step + 1, **dict(zip(names, means, strict=True)), "seconds": seconds})
+            sums = [0.0] * 4
         if report:
             report("training", step + 1, batches.steps)
         if time.monotonic() - saved > 60 * config.training.checkpoint_minutes:
@@ -103,24 +120,24 @@ def train_model(
 
 def train_step(
     learner: Learner, batches: Batches, optimizer: torch.optim.Optimizer, step: int
-) -> tuple[float, float, float]:
-    """One step of either stage; returns the losses on facts, on abstract rows and on memory rows (nats a token)."""
+) -> tuple[float, float, float, float]:
+    """One step of either stage; returns the losses on facts, abstract rows, memory rows, and the keep loss."""
     device = learner.anchor.device
     for group, rate in zip(optimizer.param_groups, choose_rates(step, batches), strict=True):
         group["lr"] = rate
     facts = learner.measure_loss(move(batches.passages_at(step), device))
     abstract = learner.measure_loss(move(batches.abstract_at(step), device))
-    memory = torch.zeros((), device=device)
+    memory = keep = torch.zeros((), device=device)
     if step >= batches.anchor_steps:
-        memory = learner.measure_memory_loss(move(batches.memory_at(step), device))
+        memory, keep = learner.measure_memory_loss(move(batches.memory_at(step), device))
     weights = batches.config.training
-    total = facts + weights.abstract_weight * abstract + weights.memory_weight * memory
+    total = facts + weights.abstract_weight * abstract + weights.memory_weight * memory + weights.keep_weight * keep
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(total)
     torch.nn.utils.clip_grad_norm_(learner.anchor.parameters(), 1.0)
     torch.nn.utils.clip_grad_norm_(learner.bank.parameters(), 1.0)
     optimizer.step()
-    return facts.item(), abstract.item(), memory.item()
+    return facts.item(), abstract.item(), memory.item(), keep.item()
 
 
 def move(batch: Batch, device: torch.device) -> Batch:
