@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+# The models here are so small that a second thread only gets in the way of the other test worker. Read at import.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import beartype
 import numpy as np
