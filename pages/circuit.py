@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from pages.explorer import explore
@@ -53,13 +55,19 @@ def show_question(run: Run, name: str) -> None:
         attached.append("text in the prompt")
     pieces = [
         f"foil {show_token(pair['foil'])}" if pair.get("foil") else "",
-        f"model {(run.about.get('model') or {}).get('name', '?')}",
+        f"model {name_model(run.about)}",
         "; ".join(attached) or "no memories attached",
         f"counterfactual prompt “{shorten(show_line(pair['counterfactual']), 100)}”"
         if pair.get("counterfactual")
         else "",
     ]
     st.caption(plain(" · ".join(piece for piece in pieces if piece)))
+
+
+def name_model(about: dict[str, Any]) -> str:
+    """The model as it was asked for, without the folders before its own."""
+    asked = str((about.get("settings") or {}).get("model") or "")
+    return "shipped" if asked == "shipped" else str((about.get("model") or {}).get("name") or asked or "?")
 
 
 def show_number(value: float | None) -> str:
@@ -99,6 +107,12 @@ def show_faithfulness(run: Run) -> None:
         f"{len(circuit.edges):,} of {circuit.total:,} edges; random baseline n = {random.get('n', '?')}. "
         "One of many possible circuits."
     )
+    whole, empty = found.get("metric_whole"), found.get("metric_empty")
+    if whole is not None and empty is not None and abs(whole - empty) < 0.1 * max(abs(whole), abs(empty)):
+        st.warning(
+            f"Whole model and ablated model differ by only {abs(whole - empty):.3f} {plain(unit)}: the ablation hardly "
+            "changes this answer, and the normalised numbers say little."
+        )
 
 
 def render() -> None:

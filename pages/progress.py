@@ -8,7 +8,7 @@ from pages.session import find_job, open_jobs
 from workbench.jobs import Job, State
 from workbench.views.text import plain
 
-EVERY = 0.4
+EVERY = 0.7
 
 
 def describe_job(job: Job) -> str:

@@ -84,7 +84,7 @@ def map_scores(run: Run) -> go.Figure:
             xgap=2,
             ygap=2,
             hoverinfo="skip",
-            colorbar={"title": {"text": run.circuit.unit, "side": "right"}, "thickness": 12, "outlinewidth": 0},
+            colorbar={"title": {"text": run.circuit.unit, "side": "top"}, "thickness": 12, "outlinewidth": 0},
         )
     )
     cells = sorted(strongest)
@@ -144,7 +144,7 @@ def draw_attention(run: Run, layer: int, head: int, position: int) -> go.Figure:
             ygap=1,
             hovertemplate="from %{customdata[0]}<br>to %{customdata[1]}<br>probability %{z:.3f}<extra></extra>",
             customdata=[[[escape_html(row), escape_html(column)] for column in columns] for row in rows],
-            colorbar={"title": {"text": "probability", "side": "right"}, "thickness": 10, "outlinewidth": 0},
+            colorbar={"title": {"text": "probability", "side": "top"}, "thickness": 10, "outlinewidth": 0},
         )
     )
     figure.add_shape(

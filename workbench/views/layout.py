@@ -20,7 +20,7 @@ from circuits.circuit import Circuit, Node
 from circuits.graph import Kind
 from workbench.views.describe import describe_circuit, describe_node
 from workbench.views.drawing import Band, Drawing, Glyph, Text, View
-from workbench.views.routing import connect_memories, route_edges, route_moves
+from workbench.views.routing import connect_memories, measure_crowds, route_edges, route_moves
 from workbench.views.style import BAND, FAINT, INK, STYLES, pick_colour
 from workbench.views.text import measure_width, shorten, show_line, show_token
 
@@ -31,6 +31,7 @@ LAYER_LABEL = 62.0
 MEMORY_LANE = 196.0
 GAP = 9.0
 PADDING = 13.0
+SPREAD = 24.0
 ROW = 42.0
 FLAT_ROW = 9.0
 LABEL_SIZE = 12.5
@@ -45,10 +46,11 @@ Row = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One token position: left edge and width."""
+    """One token position: left edge, width, space between its nodes."""
 
     x: float
     width: float
+    gap: float
 
     @property
     def middle(self) -> float:
@@ -126,17 +128,26 @@ def place_rows(circuit: Circuit, cells: Iterable[tuple[Row, int]]) -> tuple[dict
 
 
 def place_columns(
-    cells: dict[tuple[Row, int], list[Node]], tokens: Sequence[str], left: float, view: View, slanted: bool
+    circuit: Circuit,
+    cells: dict[tuple[Row, int], list[Node]],
+    tokens: Sequence[str],
+    left: float,
+    view: View,
+    slanted: bool,
 ) -> list[Column]:
-    """Left edges and widths of all token columns."""
+    """All token columns; those crowded with edges are stretched, so that their lines spread."""
+    crowds = measure_crowds(circuit)
+    gaps = [GAP * (1 + 0.9 * crowds.get(position, 0.0)) for position in range(len(tokens))]
     widths = [20.0 if slanted else measure_width(label_token(tokens, p), LABEL_SIZE) + 16 for p in range(len(tokens))]
     for (_, position), nodes in cells.items():
-        inner = sum(measure_node(node, label_node(node, tokens, view), slanted) + GAP for node in nodes) - GAP
         if position < len(widths):
-            widths[position] = max(widths[position], inner + 2 * PADDING)
+            inner = sum(measure_node(node, label_node(node, tokens, view), slanted) for node in nodes)
+            inner += gaps[position] * (len(nodes) - 1)
+            padding = PADDING + SPREAD * crowds.get(position, 0.0)
+            widths[position] = max(widths[position], inner + 2 * padding)
     columns = []
-    for width in widths:
-        columns.append(Column(left, width))
+    for width, gap in zip(widths, gaps, strict=True):
+        columns.append(Column(left, width, gap))
         left += width
     return columns
 
@@ -175,14 +186,15 @@ def place_nodes(
 ) -> list[Glyph]:
     """Every node of the circuit, side by side in the middle of its cell."""
     glyphs = []
-    for (row, position), nodes in sorted(cells.items(), key=lambda item: (rows[item[0][0]], item[0][1])):
+    for (row, position), nodes in sorted(cells.items(), key=lambda item: (-rows[item[0][0]], item[0][1])):
         if position >= len(columns):
             continue
         widths = [measure_node(node, label_node(node, tokens, view), slanted) for node in nodes]
-        x = columns[position].middle - (sum(widths) + GAP * (len(widths) - 1)) / 2
+        gap = columns[position].gap
+        x = columns[position].middle - (sum(widths) + gap * (len(widths) - 1)) / 2
         for node, width in zip(nodes, widths, strict=True):
             glyphs.append(draw_glyph(node, x + width / 2, rows[row], width, tokens, view, circuit.unit, slanted))
-            x += width + GAP
+            x += width + gap
     return glyphs
 
 
@@ -206,8 +218,8 @@ def lay_out(circuit: Circuit, tokens: Sequence[str], view: View) -> Drawing:
     cells = fill_cells(shown)
     remembers = any(node.component.kind in (Kind.EXPLICIT, Kind.BANK) for node in shown.nodes)
     left = MARGIN + LAYER_LABEL + (MEMORY_LANE if remembers else 0.0)
-    slanted = place_columns(cells, tokens, left, view, False)[-1].x > SLANT_FROM if tokens else False
-    columns = place_columns(cells, tokens, left, view, slanted)
+    slanted = place_columns(shown, cells, tokens, left, view, False)[-1].x > SLANT_FROM if tokens else False
+    columns = place_columns(shown, cells, tokens, left, view, slanted)
     heights, edges = place_rows(circuit, cells)
     base = heights["output", circuit.plan.layers] + MARGIN + 14
     rows = {row: base - height for row, height in heights.items()}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from math import sqrt
 
 from circuits.circuit import Circuit, Node
-from circuits.graph import Kind
+from circuits.graph import Kind, split_node
 from workbench.views.describe import describe_edge, describe_move
 from workbench.views.drawing import Glyph, Line, Text, View
 from workbench.views.style import FAINT, INK, MOVE, STYLES, pick_colour
@@ -17,12 +17,18 @@ THINNEST, THICKEST = 0.7, 5.0
 _SHIFT = {"q": 0.0, "k": -3.5, "v": 3.5, "in": 0.0}
 
 
-def bend_edge(source: Glyph, target: Glyph, role: str, negative: bool) -> str:
+def measure_crowds(circuit: Circuit) -> dict[int, float]:
+    """How crowded each position is with edges, from 0 (few) to 2 (fifty and more); it stretches the column."""
+    counts = Counter(split_node(edge.writer)[1] for edge in circuit.edges)
+    return {position: min(count / 25, 2.0) for position, count in counts.items()}
+
+
+def bend_edge(source: Glyph, target: Glyph, role: str, negative: bool, crowd: float) -> str:
     """An upward curve; one that passes other rows bows out, to the right when positive, to the left when negative."""
     x0, y0 = source.x, source.y - source.height / 2
     x1, y1 = target.x + _SHIFT.get(role, 0.0), target.y + target.height / 2
     rise = y0 - y1
-    bow = 0.0 if rise < 45 else min(4 + rise * 0.09, 30.0)
+    bow = 0.0 if rise < 45 else min(4 + rise * 0.09, 30.0) * (1 + crowd)
     bow = -bow if negative else bow
     pull = max(rise * 0.42, 6.0)
     return f"M{x0:.1f} {y0:.1f}C{x0 + bow:.1f} {y0 - pull:.1f} {x1 + bow:.1f} {y1 + pull:.1f} {x1:.1f} {y1:.1f}"
@@ -31,6 +37,7 @@ def bend_edge(source: Glyph, target: Glyph, role: str, negative: bool) -> str:
 def route_edges(circuit: Circuit, glyphs: Mapping[str, Glyph], strongest: float) -> list[Line]:
     """One line an edge, the weakest first so that strong ones lie on top."""
     lines = []
+    crowds = measure_crowds(circuit)
     for edge in reversed(circuit.edges):
         if edge.writer not in glyphs or edge.reader not in glyphs:
             continue
@@ -40,7 +47,13 @@ def route_edges(circuit: Circuit, glyphs: Mapping[str, Glyph], strongest: float)
                 edge.writer,
                 edge.reader,
                 edge.role,
-                bend_edge(glyphs[edge.writer], glyphs[edge.reader], edge.role, edge.score < 0),
+                bend_edge(
+                    glyphs[edge.writer],
+                    glyphs[edge.reader],
+                    edge.role,
+                    edge.score < 0,
+                    crowds[split_node(edge.writer)[1]],
+                ),
                 pick_colour(edge.score),
                 round(width, 2),
                 describe_edge(edge, circuit.unit),
