@@ -21,7 +21,7 @@ from torch import Tensor
 
 from circuits.circuit import EdgeScores
 from circuits.graph import Kind
-from circuits.metrics import UNITS, read_last
+from circuits.metrics import UNITS
 from circuits.problem import Problem
 from circuits.tracing import list_reader_tensors, pull_gradients
 from probes.attachments import Attachment, interpolate
@@ -32,9 +32,13 @@ Tick = Callable[[str, int, int], None]
 
 
 def contract(
-    difference: Float[Tensor, "writer batch pos d_model"], gradients: Float[Tensor, "reader batch pos d_model"]
-) -> Float[Tensor, "pos writer reader"]:
-    """Products of every writer's difference with every reader's gradient, summed over the batch."""
+    difference: Float[Tensor, "writer batch pos d_model"],
+    gradients: Float[Tensor, "reader batch pos d_model"],
+    summed: bool,
+) -> Float[Tensor, "edge_pos writer reader"]:
+    """Products of every writer's difference with every reader's gradient, summed over the batch (and positions)."""
+    if summed:
+        return (difference.flatten(1) @ gradients.flatten(1).T).unsqueeze(0)
     return torch.einsum("wbpm,rbpm->pwr", difference, gradients)
 
 
@@ -46,7 +50,7 @@ def score_stages(problem: Problem, stages: list[Tensor]) -> Float[Tensor, "pos w
     for gradients in stages:
         stop = reader + gradients.shape[0]
         writers = int(wiring.visible[:, reader].sum())
-        scores[:, :writers, reader:stop] = contract(difference[:writers], gradients)
+        scores[:, :writers, reader:stop] = contract(difference[:writers], gradients, problem.summed)
         reader = stop
     return scores
 
@@ -54,9 +58,9 @@ def score_stages(problem: Problem, stages: list[Tensor]) -> Float[Tensor, "pos w
 def find_gradients(problem: Problem, attachment: Attachment, embedding: Tensor | None) -> list[Tensor]:
     """Gradients of the metric at every reader's stream, on a run with these inputs."""
     traced = Pass(problem.model, attachment, embedding=embedding, differentiable=True)
-    logits = read_last(traced.run(problem.clean))
+    logits = traced.run(problem.inputs.clean)
     with torch.enable_grad():
-        value = problem.metric(logits).sum()
+        value = problem.metric(logits).mean()
     gradients = torch.autograd.grad(value, list_reader_tensors(problem.model, traced.record))
     with torch.no_grad():
         return pull_gradients(problem.model, traced.record, gradients)
@@ -67,7 +71,7 @@ def attribute(problem: Problem, tick: Tick) -> Float[Tensor, "pos writer reader"
     if problem.metric_name == "kl":
         raise UserError("KL is flat at the clean run, so EAP would score every edge 0: use --method eap-ig or exact")
     tick("backward pass", 0, 1)
-    return score_stages(problem, find_gradients(problem, problem.attachment, None))
+    return score_stages(problem, find_gradients(problem, problem.inputs.attachment, None))
 
 
 def attribute_along_path(problem: Problem, steps: int, tick: Tick) -> Float[Tensor, "pos writer reader"]:
@@ -82,7 +86,7 @@ def attribute_along_path(problem: Problem, steps: int, tick: Tick) -> Float[Tens
     for step in range(steps):
         tick("integrated gradient", step, steps)
         share = (step + 0.5) / steps
-        attachment = interpolate(problem.ablated_attachment, problem.attachment, share)
+        attachment = interpolate(problem.inputs.counterfactual_attachment, problem.inputs.attachment, share)
         embedding = torch.lerp(ablated.expand_as(clean), clean, share)
         scores = score_stages(problem, find_gradients(problem, attachment, embedding))
         total = scores if total is None else total + scores

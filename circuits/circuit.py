@@ -70,8 +70,8 @@ class Move:
 class Circuit:
     """A selection of edges under one method, ablation and metric; one of many possible, never *the* circuit.
 
-    `edges` come strongest first. `requested` is the number asked for; every edge lies on a path to the logits. `total` is the
-    number of edges of the whole graph (all positions).
+    `edges` come strongest first. `requested` is the number asked for; every edge lies on a path to the logits.
+    `total` is the number of edges of the whole graph (all positions).
     """
 
     plan: Plan

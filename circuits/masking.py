@@ -139,9 +139,9 @@ def run_masked(
     attachment: Attachment,
     tokens: Int[Tensor, "batch pos"],
     plan: Plan,
-    mask: Float[Tensor, "batch pos2 reader writer"],
+    mask: Float[Tensor, "mask_batch mask_pos reader writer"],
     ablated: Float[Tensor, "writer batch2 pos3 d_model"],
 ) -> Float[Tensor, "batch pos d_vocab"]:
-    """Logits with the edges of `mask` kept and all others ablated; one row of tokens a row of the mask."""
+    """Logits with the edges of `mask` kept and all others ablated; the mask has a row a prompt, or one for all."""
     assert mask.shape[3] == len(list_writers(plan))
     return MaskedPass(model, attachment, plan, mask, ablated, differentiable=mask.requires_grad).run(tokens)

@@ -1,47 +1,113 @@
-"""What is measured at the last position: one number a row, larger when the answer fares better."""
+"""What is measured where the answer is read: one number a prompt, larger when the answer fares better.
+
+An answer of several tokens is read by teacher forcing: all but its last token stand in the prompt, and the metric sums
+over the positions from which each of its tokens is predicted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-Metric = Callable[[Float[Tensor, "batch d_vocab"]], Float[Tensor, " batch"]]
+from probes.errors import UserError
+
+Metric = Callable[[Float[Tensor, "batch pos d_vocab"]], Float[Tensor, " batch"]]
 
 UNITS = {"logit-diff": "logits", "log-prob": "nats", "prob": "probability", "kl": "nats"}
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Token ids of the answer and of the foil it competes with."""
+class Readout:
+    """Where logits are read, and which tokens compete there; one row a prompt, one column a token of the answer.
 
-    answer: int
-    foil: int
-
-
-def build_metric(name: str, target: Target, clean: Float[Tensor, "1 d_vocab"]) -> Metric:
-    """Metric over logits at the last position.
-
-    `logit-diff`: answer minus foil, in logits. `log-prob`: of the answer, in nats. `prob`: of the answer. `kl`: minus
-    the divergence KL(clean || here), in nats, 0 where the next-token distribution is the clean run's (`clean` are its
-    logits).
+    `weights` is 1 where the row has such a token and 0 where a shorter answer was filled up.
     """
-    if name == "logit-diff":
-        return lambda logits: logits[:, target.answer] - logits[:, target.foil]
-    if name == "log-prob":
-        return lambda logits: logits.log_softmax(dim=-1)[:, target.answer]
-    if name == "prob":
-        return lambda logits: logits.softmax(dim=-1)[:, target.answer]
-    reference = clean.detach().log_softmax(dim=-1)
 
-    def measure(logits: Tensor) -> Tensor:
-        return -(reference.exp() * (reference - logits.log_softmax(dim=-1))).sum(dim=-1)
+    positions: Int[Tensor, "row step"]
+    answers: Int[Tensor, "row step"]
+    foils: Int[Tensor, "row step"]
+    weights: Float[Tensor, "row step"]
 
-    return measure
+    def list_positions(self) -> tuple[int, ...]:
+        """Every position at which some row is read, in order."""
+        return tuple(sorted({int(p) for p in self.positions[self.weights > 0].tolist()}))
+
+    def spread(self, tensor: Tensor, batch: int) -> Tensor:
+        """One of this readout's tensors for a batch: its only row stands for all (many masks of one prompt)."""
+        return tensor.expand(batch, *tensor.shape[1:]) if tensor.shape[0] == 1 else tensor
 
 
-def read_last(logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch d_vocab"]:
-    """Logits at the last position, in float32."""
-    return logits[:, -1].float()
+def build_readout(
+    lengths: Sequence[int], answers: Sequence[Sequence[int]], foils: Sequence[Sequence[int]], device: str = "cpu"
+) -> Readout:
+    """Readout of prompts of these lengths in tokens (answers not counted), whose answers follow them.
+
+    Raises UserError for an answer and foil of unequal length, or equal ones.
+    """
+    steps = max(len(answer) for answer in answers)
+    positions, weights = torch.zeros(len(answers), steps, dtype=torch.long), torch.zeros(len(answers), steps)
+    tokens = torch.zeros(2, len(answers), steps, dtype=torch.long)
+    for row, (length, answer, foil) in enumerate(zip(lengths, answers, foils, strict=True)):
+        if len(answer) != len(foil):
+            raise UserError(
+                f"the answer has {len(answer)} tokens and the foil {len(foil)}: they are compared token by token, so "
+                "choose a foil of the same length, or the metric log-prob"
+            )
+        count = len(answer)
+        positions[row, :count] = torch.arange(length - 1, length - 1 + count)
+        weights[row, :count] = 1.0
+        tokens[0, row, :count], tokens[1, row, :count] = torch.tensor(answer), torch.tensor(foil)
+    return Readout(*(part.to(device) for part in (positions, tokens[0], tokens[1], weights)))
+
+
+def read_logits(logits: Float[Tensor, "batch pos d_vocab"], readout: Readout) -> Float[Tensor, "batch step d_vocab"]:
+    """Logits at the positions of the readout, in float32."""
+    positions = readout.spread(readout.positions, logits.shape[0]).to(logits.device)
+    return logits.gather(1, positions.unsqueeze(-1).expand(-1, -1, logits.shape[-1])).float()
+
+
+def pick(values: Float[Tensor, "batch step d_vocab"], tokens: Int[Tensor, "row step"]) -> Float[Tensor, "batch step"]:
+    """Values of one token at each step."""
+    tokens = tokens.expand(values.shape[0], -1).to(values.device)
+    return values.gather(2, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+def build_metric(name: str, readout: Readout, clean: Float[Tensor, "row pos d_vocab"]) -> Metric:
+    """Metric over logits, one number a row.
+
+    `logit-diff`: answer minus foil, in logits, summed over the answer's tokens. `log-prob`: logarithm of the whole
+    answer's probability, in nats. `prob`: that probability. `kl`: minus the divergence KL(clean || here) of the
+    next-token distribution, in nats, summed likewise; 0 where it is the clean run's (`clean` are its logits).
+    """
+
+    def gather(logits: Tensor) -> tuple[Tensor, Tensor]:
+        read = read_logits(logits, readout)
+        return read, readout.spread(readout.weights, logits.shape[0]).to(read.device)
+
+    def measure_difference(logits: Tensor) -> Tensor:
+        read, weights = gather(logits)
+        return ((pick(read, readout.answers) - pick(read, readout.foils)) * weights).sum(dim=1)
+
+    def measure_log(logits: Tensor) -> Tensor:
+        read, weights = gather(logits)
+        return (pick(read.log_softmax(dim=-1), readout.answers) * weights).sum(dim=1)
+
+    reference = read_logits(clean.detach(), readout).log_softmax(dim=-1) if name == "kl" else None
+
+    def measure_divergence(logits: Tensor) -> Tensor:
+        assert reference is not None
+        read, weights = gather(logits)
+        divergence = (reference.exp() * (reference - read.log_softmax(dim=-1))).sum(dim=-1)
+        return -(divergence * weights).sum(dim=1)
+
+    metrics: dict[str, Metric] = {
+        "logit-diff": measure_difference,
+        "log-prob": measure_log,
+        "prob": lambda logits: measure_log(logits).exp(),
+        "kl": measure_divergence,
+    }
+    return metrics[name]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from circuits.attribution import Tick
 from circuits.masking import run_masked
-from circuits.metrics import read_last
 from circuits.problem import Problem
 
 # Numbers in the masks of one batch of patches (256 MB of float32).
@@ -19,14 +18,20 @@ LARGEST_MASK = 1 << 26
 Patch = tuple[int | slice, int | slice, int | slice]
 
 
-def measure_masks(problem: Problem, masks: Float[Tensor, "batch pos reader writer"]) -> Float[Tensor, " batch"]:
-    """Metric with the edges of each mask kept and all others ablated."""
-    tokens = problem.clean.expand(masks.shape[0], -1)
-    with torch.no_grad():
-        logits = run_masked(
-            problem.model, problem.attachment, tokens, problem.wiring.plan, masks, problem.ablated_writes
-        )
-        return problem.metric(read_last(logits))
+def measure_masks(problem: Problem, masks: Float[Tensor, "mask pos reader writer"]) -> Float[Tensor, " mask"]:
+    """Metric (mean over the pairs) with the edges of each mask kept and all others ablated.
+
+    Masks of one pair run together as a batch; with several pairs each mask is a batch of its own.
+    """
+    inputs, plan = problem.inputs, problem.wiring.plan
+
+    def measure(tokens: Tensor, mask: Tensor) -> Tensor:
+        return problem.metric(run_masked(problem.model, inputs.attachment, tokens, plan, mask, problem.ablated_writes))
+
+    with torch.set_grad_enabled(masks.requires_grad):
+        if inputs.clean.shape[0] == 1:
+            return measure(inputs.clean.expand(masks.shape[0], -1), masks)
+        return torch.stack([measure(inputs.clean, masks[row : row + 1]).mean() for row in range(masks.shape[0])])
 
 
 def count_rows(problem: Problem) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -53,8 +55,8 @@ def crosses(wiring: Wiring) -> Bool[np.ndarray, " reader"]:
     return np.array([reader.component.kind is Kind.KEY_VALUE for reader in wiring.readers], dtype=bool)
 
 
-def drop_dead_ends(mask: Mask, wiring: Wiring, last: int) -> Mask:
-    """Edges that lie on some path from a source to the logits at position `last`.
+def drop_dead_ends(mask: Mask, wiring: Wiring, ends: Sequence[int]) -> Mask:
+    """Edges that lie on some path from a source to the logits at one of the positions `ends`.
 
     Keys and values pass to their heads at the same and at later positions. Repeats until nothing more falls away.
     """
@@ -74,7 +76,7 @@ def drop_dead_ends(mask: Mask, wiring: Wiring, last: int) -> Mask:
         later = np.maximum.accumulate(used[::-1], axis=0)[::-1]
         needed[:, across] = later @ feeds[across].T
         needed[:, logits] = False
-        needed[last, logits] = True
+        needed[list(ends), logits] = True
         alive &= needed[:, None, :]
         if alive.sum() == mask.sum():
             return mask
@@ -144,20 +146,24 @@ def assemble(
 
 
 def select_circuit(
-    scores: EdgeScores, count: int, attention: Float[np.ndarray, "layer head query_pos key_pos"]
+    scores: EdgeScores,
+    count: int,
+    attention: Float[np.ndarray, "layer head query_pos key_pos"],
+    ends: Sequence[int] | None = None,
 ) -> Circuit:
     """Circuit of the strongest edges that lie on a path to the logits, as many as there are within `count`.
 
     The longest prefix of the ranking of which at most `count` edges survive once dead ends are dropped: more edges
-    never make a live one dead, so it is found by bisection.
+    never make a live one dead, so it is found by bisection. `ends` are the positions at which the logits are read,
+    the last one where none are given.
     """
-    last = scores.edges.shape[0] - 1
+    ends = ends or (scores.edges.shape[0] - 1,)
     ranked = rank_edges(scores)
     low, high = 0, len(ranked)
     best = np.zeros(scores.edges.shape, dtype=bool)
     while low < high:
         middle = (low + high + 1) // 2
-        mask = drop_dead_ends(keep_ranked(ranked[:middle], best.shape), scores.wiring, last)
+        mask = drop_dead_ends(keep_ranked(ranked[:middle], best.shape), scores.wiring, ends)
         if int(mask.sum()) <= count:
             low, best = middle, mask
         else:

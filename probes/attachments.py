@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,15 +16,15 @@ from probes.errors import UserError
 class ExplicitBlocks:
     """Explicit memories read at the same time, keys already turned to their distance from the context.
 
-    `layers` are the memory layers, in the order of the tensors' second axis. A slot marked in `absent` (references
-    shorter than the number of slots) is never read.
+    One row a prompt, or one for all. `layers` are the memory layers, in the order of the second axis.
+    A slot marked in `absent` (references shorter than the number of slots) is never read.
     """
 
     ids: tuple[str, ...]
     layers: tuple[int, ...]
-    keys: Float[Tensor, "batch layer block kv_head slot d_head"]
-    values: Float[Tensor, "batch layer block kv_head slot d_head"]
-    absent: Bool[Tensor, "batch layer block kv_head slot"]
+    keys: Float[Tensor, "rows layer block kv_head slot d_head"]
+    values: Float[Tensor, "rows layer block kv_head slot d_head"]
+    absent: Bool[Tensor, "rows layer block kv_head slot"]
 
     def __len__(self) -> int:
         """Number of memories."""
@@ -34,14 +35,15 @@ class ExplicitBlocks:
 class BankBlocks:
     """Blocks fetched from a parametric bank, one a level; `path` holds the cluster id of each level.
 
-    For each level `gate`, `up` and `down` are [layer, unit, d_model]; `layers` names the layers of the first axis.
+    For each level `gate`, `up` and `down` are [batch, layer, unit, d_model]; batch is 1 where all rows of a pass read
+    the same blocks, and `layers` names the layers of the second axis.
     """
 
     path: tuple[int, ...]
     layers: tuple[int, ...]
-    gate: tuple[Float[Tensor, "layer _ d_model"], ...]
-    up: tuple[Float[Tensor, "layer _ d_model"], ...]
-    down: tuple[Float[Tensor, "layer _ d_model"], ...]
+    gate: tuple[Float[Tensor, "rows layer _ d_model"], ...]
+    up: tuple[Float[Tensor, "rows layer _ d_model"], ...]
+    down: tuple[Float[Tensor, "rows layer _ d_model"], ...]
 
     def __len__(self) -> int:
         """Number of levels."""
@@ -95,11 +97,42 @@ def require_same_shape(first: Attachment, second: Attachment) -> None:
         explicit, bank = attachment.explicit, attachment.bank
         return (
             explicit and (explicit.layers, tuple(explicit.keys.shape[2:])),
-            bank and (bank.layers, tuple(tuple(gate.shape) for gate in bank.gate)),
+            bank and (bank.layers, tuple(tuple(gate.shape[1:]) for gate in bank.gate)),
         )
 
     if describe(first) != describe(second):
         raise UserError(
-            "the prompt and its counterfactual have different memories attached: give both the same number of "
-            "explicit memories and bank levels"
+            "two prompts that are compared have different memories attached: give both the same number of explicit "
+            "memories and bank levels"
         )
+
+
+def stack_attachments(rows: Sequence[Attachment]) -> Attachment:
+    """One attachment for a batch, a row for each prompt. Raises UserError unless all have the same kinds and sizes."""
+    first = rows[0]
+    for row in rows[1:]:
+        require_same_shape(first, row)
+    explicits = [row.explicit for row in rows if row.explicit is not None]
+    banks = [row.bank for row in rows if row.bank is not None]
+
+    def join(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(level) for level in zip(*parts, strict=True))
+
+    return Attachment(
+        explicit=replace(
+            explicits[0],
+            keys=torch.cat([explicit.keys for explicit in explicits]),
+            values=torch.cat([explicit.values for explicit in explicits]),
+            absent=torch.cat([explicit.absent for explicit in explicits]),
+        )
+        if explicits
+        else None,
+        bank=replace(
+            banks[0],
+            gate=join([bank.gate for bank in banks]),
+            up=join([bank.up for bank in banks]),
+            down=join([bank.down for bank in banks]),
+        )
+        if banks
+        else None,
+    )

@@ -92,11 +92,11 @@ def fetch_blocks(bank: Bank, model: Model, path: tuple[int, ...]) -> BankBlocks:
                 prefix = f"generic.level{level}" if cluster == GENERIC else f"level{level}"
                 row = 0 if cluster == GENERIC else cluster
                 for name, found in parts.items():
-                    found.append(file.get_slice(f"{prefix}.{name}")[row].to(model.device, torch.float32))
+                    found.append(file.get_slice(f"{prefix}.{name}")[row].to(model.device, torch.float32)[None])
     except (OSError, SafetensorError, IndexError) as error:
         raise UserError(f"{file_path} is damaged or lacks a block ({type(error).__name__}: {error})") from None
     for level, gate in enumerate(parts["gate"]):
-        wanted = (len(bank.layers), bank.units[level], model.d_model)
+        wanted = (1, len(bank.layers), bank.units[level], model.d_model)
         if tuple(gate.shape) != wanted:
             raise UserError(f"{file_path}: a block of level {level + 1} has shape {tuple(gate.shape)}, not {wanted}")
     return BankBlocks(path, bank.layers, *(tuple(parts[name]) for name in ("gate", "up", "down")))

@@ -278,7 +278,7 @@ class Pass:
         bank = self.attachment.bank
         assert bank is not None
         index = bank.layers.index(layer)
-        gate, up, down = (part[level][index][None].to(x.dtype) for part in (bank.gate, bank.up, bank.down))
+        gate, up, down = (part[level][:, index].to(x.dtype) for part in (bank.gate, bank.up, bank.down))
         return write_units(fire_units(x, gate, up), down)
 
     def _final(self, stream: Tensor, hook: Any) -> Tensor:

@@ -106,11 +106,13 @@ def make_explicit(model: Model, layers: tuple[int, ...] = (0, 2), blocks: int = 
     return ExplicitBlocks(tuple(f"block {i}" for i in range(blocks)), layers, keys, values, absent)
 
 
-def make_bank(model: Model, layers: tuple[int, ...] = (1, 2), units: tuple[int, ...] = (3, 2)) -> BankBlocks:
+def make_bank(
+    model: Model, layers: tuple[int, ...] = (1, 2), units: tuple[int, ...] = (3, 2), seed: int = 2
+) -> BankBlocks:
     """Random bank blocks of two levels."""
-    generator = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(seed)
 
     def draw() -> tuple[torch.Tensor, ...]:
-        return tuple(torch.randn(len(layers), count, model.d_model, generator=generator) * 0.3 for count in units)
+        return tuple(torch.randn(1, len(layers), count, model.d_model, generator=generator) * 0.3 for count in units)
 
     return BankBlocks((1, 5), layers, draw(), draw(), draw())

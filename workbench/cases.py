@@ -53,6 +53,7 @@ class Case:
         """Token ids and attached memories of both sides."""
         import torch
 
+        from circuits.metrics import build_readout
         from circuits.problem import Inputs
 
         def attach(side: Side) -> Attachment:
@@ -65,6 +66,7 @@ class Case:
             counterfactual=torch.tensor([self.pair.counterfactual_ids]),
             attachment=clean,
             counterfactual_attachment=clean if same else attach(self.counterfactual),
+            readout=build_readout([len(self.pair.clean_ids)], [[self.pair.answer_id]], [[self.pair.foil_id]]),
         )
 
 
@@ -182,7 +184,7 @@ def predict_foil(engine: Engine, side: Side, answer: str) -> str:
 
     ids = engine.model.encode(side.build_prompt(engine.template))
     _, logits = record_run(engine.model, torch.tensor([ids]), engine.attach(side.path, side.memories))
-    for token in logits[0].topk(5).indices.tolist():
+    for token in logits[0, -1].topk(5).indices.tolist():
         text = engine.model.decode(token)
         if text.strip() and text.strip() != answer.strip() and len(engine.model.encode_plain(text)) == 1:
             return text

@@ -83,7 +83,7 @@ def answer_side(engine: Engine, name: str, side: Side, answer: str, source: str)
     except UserError as error:
         return Condition(name, prompt, source=source, reason=str(error))
     _, logits = record_run(model, torch.tensor([ids]), engine.attach(side.path, side.memories))
-    probabilities = logits[0].softmax(dim=-1)
+    probabilities = logits[0, -1].float().softmax(dim=-1)
     wanted = encode_answer(model, answer, prompt)[1] if answer else None
     best = [predict(model, probabilities, token) for token in probabilities.topk(SHOWN).indices.tolist()]
     asked = predict(model, probabilities, wanted) if wanted is not None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,6 +74,7 @@ def open_engine(settings: Settings, tick: Tick = quiet) -> Engine:
     shipped = find_shipped() if settings.model == "shipped" else None
     name = str(shipped / "model") if shipped is not None else settings.model
     model = load_model(name, settings.dtype, settings.device, settings.device_map, settings.trust_remote_code)
+    model = replace(model, name=settings.model) if shipped is not None else model
     tick("loading memories", 1, 3)
     bank_folder = find_store(settings.bank, "bank", shipped)
     memory_folder = find_store(settings.memory, "memory", shipped)

@@ -67,16 +67,14 @@ def ask(engine: Engine, question: Question, settings: Settings, tick: Tick = qui
 
 def pose(engine: Engine, case: Case, settings: Settings) -> Problem:
     """Problem of a case: clean and ablated run recorded, metric set up."""
-    from circuits.metrics import Target
     from circuits.problem import pose_problem
 
     return pose_problem(
         engine.model,
         case.build_inputs(engine),
-        Target(case.pair.answer_id, case.pair.foil_id),
         settings.ablation,
         settings.metric,
-        list_references(engine, settings) if settings.ablation == "mean" else None,
+        list_references(engine, settings) if settings.ablation == "mean" else (),
     )
 
 
@@ -112,7 +110,7 @@ def record_attention(problem: Problem) -> Recording:
 
     from circuits.problem import record_run
 
-    record, _ = record_run(problem.model, problem.clean, problem.attachment, attention=True)
+    record, _ = record_run(problem.model, problem.inputs.clean, problem.inputs.attachment, attention=True)
     context, memory = [], []
     for layer in range(problem.model.layers):
         pattern = record.pattern[layer][0]
@@ -136,7 +134,7 @@ def extract(
     from circuits.selection import select_circuit
 
     attention: np.ndarray = recording.context.astype("float32")
-    circuit = select_circuit(scores, settings.edges, attention)
+    circuit = select_circuit(scores, settings.edges, attention, problem.list_ends())
     mask = mask_edges(circuit, scores.wiring, problem.positions)
     return circuit, measure_faithfulness(problem, mask, scores.unit, settings.seed, tick)
 

@@ -8,7 +8,7 @@ import torch
 
 from circuits.attribution import attribute, collect_scores
 from circuits.faithfulness import draw_random_masks, measure_faithfulness
-from circuits.metrics import Target
+from circuits.metrics import build_readout
 from circuits.problem import Inputs, pose_problem
 from circuits.selection import keep_strongest
 from probes.attachments import Attachment
@@ -21,7 +21,7 @@ def test_faithfulness_runs_from_nothing_to_everything() -> None:
     model = load_shape("llama")
     attachment = Attachment(bank=make_bank(model))
     clean, other = torch.tensor([[0, 20, 31, 44]]), torch.tensor([[0, 22, 33, 44]])
-    problem = pose_problem(model, Inputs(clean, other, attachment, attachment), Target(5, 9))
+    problem = pose_problem(model, Inputs(clean, other, attachment, attachment, build_readout([4], [[5]], [[9]])))
     scores = collect_scores(problem, attribute(problem, lambda *_: None), None, "eap")
     whole = np.broadcast_to(scores.wiring.visible, scores.edges.shape)
 
@@ -41,7 +41,9 @@ def test_random_circuits_have_the_size_and_only_existing_edges() -> None:
     """Each draw keeps as many edges, none of them impossible, and the seed decides which."""
     model = load_shape("llama")
     clean, other = torch.tensor([[0, 20, 31]]), torch.tensor([[0, 22, 31]])
-    wiring = pose_problem(model, Inputs(clean, other, Attachment(), Attachment()), Target(5, 9)).wiring
+    wiring = pose_problem(
+        model, Inputs(clean, other, Attachment(), Attachment(), build_readout([3], [[5]], [[9]]))
+    ).wiring
     masks = draw_random_masks(wiring, 3, 50, 4, seed=7)
     assert masks.sum(axis=(1, 2, 3)).tolist() == [50] * 4
     assert not (masks & ~wiring.visible).any()
@@ -53,7 +55,7 @@ def test_scores_that_are_not_finite_are_refused() -> None:
     """NaN in a score is an error that says what to change, not a number in a file."""
     model = load_shape("llama")
     clean, other = torch.tensor([[0, 20, 31]]), torch.tensor([[0, 22, 31]])
-    problem = pose_problem(model, Inputs(clean, other, Attachment(), Attachment()), Target(5, 9))
+    problem = pose_problem(model, Inputs(clean, other, Attachment(), Attachment(), build_readout([3], [[5]], [[9]])))
     bad = torch.full((3, len(problem.wiring.writers), len(problem.wiring.readers)), float("nan"))
     with pytest.raises(UserError, match="not finite"):
         collect_scores(problem, bad, None, "eap")

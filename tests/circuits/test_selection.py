@@ -51,7 +51,7 @@ def test_dead_ends_are_dropped_and_nothing_else(seed: int) -> None:
     sources = [n for n in graph if n[0] == "w" and wiring.writers[n[1]].kind in SOURCES]
     reached = set().union(*({n} | nx.descendants(graph, n) for n in sources))
     needed = nx.ancestors(graph, end) | {end} if end in graph else set()
-    kept = drop_dead_ends(mask, wiring, POSITIONS - 1)
+    kept = drop_dead_ends(mask, wiring, [POSITIONS - 1])
     for p, w, r in zip(*np.nonzero(mask), strict=True):
         alive = ("w", w, p) in reached and ("r", r, p) in needed
         assert kept[p, w, r] == alive

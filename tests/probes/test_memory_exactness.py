@@ -62,9 +62,9 @@ def test_bank_blocks_are_a_wider_ffn(shape: str) -> None:
     for layer, block in enumerate(plain.model.layers):
         for level in range(len(bank)):
             for name, rows, axis in (
-                ("gate_proj", bank.gate[level][layer], 0),
-                ("up_proj", bank.up[level][layer], 0),
-                ("down_proj", bank.down[level][layer].T, 1),
+                ("gate_proj", bank.gate[level][0, layer], 0),
+                ("up_proj", bank.up[level][0, layer], 0),
+                ("down_proj", bank.down[level][0, layer].T, 1),
             ):
                 linear = getattr(block.mlp, name)
                 linear.weight = torch.nn.Parameter(torch.cat([linear.weight.data, rows], dim=axis))
