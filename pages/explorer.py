@@ -59,7 +59,7 @@ def explore(run: Run, name: str) -> None:
     place = read_place(st.query_params.to_dict(), run.circuit)
     for problem in place.problems:
         st.warning(plain(problem))
-    left, right = st.columns([2.7, 1], gap="medium")
+    left, right = st.columns([3, 1], gap="medium")
     with left:
         edges = choose_edges(run, name, place.edges)
         node = choose_node(run, name, place.node)

@@ -13,7 +13,7 @@ _graph, _tokens = read_source("graph"), read_source("tokens")
 _mount_graph = st.components.v2.component("circuit_graph", html=_graph.html, css=_graph.css, js=_graph.js)
 _mount_tokens = st.components.v2.component("reference_tokens", html=_tokens.html, css=_tokens.css, js=_tokens.js)
 
-LOWEST, HIGHEST, USUAL_WIDTH = 360, 760, 980
+LOWEST, HIGHEST, USUAL_WIDTH = 360, 820, 1060
 
 
 def read_state(key: str) -> tuple[str, list[str]]:

@@ -11,6 +11,8 @@ from importlib.resources import files
 
 Flag = str | int | bool | list[str] | list[int]
 
+EVERYWHERE = ("0.0.0.0", "::", "")
+
 FLAGS: dict[str, Flag] = {
     "server.address": "127.0.0.1",
     "server.headless": True,
@@ -48,14 +50,21 @@ def write_flag(name: str, value: Flag) -> list[str]:
 
 
 def build_command(port: int, address: str = "127.0.0.1") -> list[str]:
-    """Command that serves the app at an address and port; that address is the only one accepted beside this machine."""
+    """Command that serves the app at an address and port; that address is the only one accepted beside this machine.
+
+    An address that means all interfaces lets in every host name: which one others will use is not known here.
+    """
     hosts = FLAGS["server.allowedHosts"]
     known = [str(host) for host in hosts] if isinstance(hosts, list) else []
+    if address in EVERYWHERE:
+        known = ["*"]
+    elif address not in known:
+        known.append(address)
     flags: dict[str, Flag] = {
         **FLAGS,
         "server.port": port,
         "server.address": address,
-        "server.allowedHosts": known if address in known else [*known, address],
+        "server.allowedHosts": known,
     }
     arguments = [argument for name, value in flags.items() for argument in write_flag(name, value)]
     return [sys.executable, "-m", "streamlit", "run", str(files("workbench") / "app.py"), *arguments]

@@ -31,6 +31,9 @@ def test_another_address_is_let_in_by_name() -> None:
     command = build_command(1, "192.0.2.7")
     hosts = [command[place + 1] for place, word in enumerate(command) if word == "--server.allowedHosts"]
     assert hosts == ["localhost", "127.0.0.1", "192.0.2.7"]
+    assert FLAGS["server.allowedHosts"] == ["localhost", "127.0.0.1"]
+    command = build_command(1, "0.0.0.0")
+    assert [command[place + 1] for place, word in enumerate(command) if word == "--server.allowedHosts"] == ["*"]
 
 
 def test_lists_are_repeated_and_theme_lists_are_json() -> None:

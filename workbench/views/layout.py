@@ -27,8 +27,8 @@ from workbench.views.text import measure_width, shorten, show_line, show_token
 __all__ = ["Drawing", "View", "lay_out"]
 
 MARGIN = 14.0
-LAYER_LABEL = 62.0
-MEMORY_LANE = 196.0
+LAYER_LABEL = 56.0
+MEMORY_LANE = 184.0
 GAP = 9.0
 PADDING = 13.0
 SPREAD = 24.0
