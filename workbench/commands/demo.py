@@ -22,15 +22,17 @@ def declare_train(parser: argparse.ArgumentParser) -> None:
 
 def train_demo(options: argparse.Namespace) -> Answer:
     """Train a model and its memories on a small world of facts."""
+    from probes.models import quieten_libraries
     from workbench import demo
 
-    config = Path(options.config) if options.config else Path(demo.__file__).with_name("default.toml")
-    if not config.is_file():
+    config = Path(options.config) if options.config else None
+    if config is not None and not config.is_file():
         raise UserError(f"no file {options.config[:200]!r}: name a TOML file, or leave --config out")
     out = Path(options.out)
+    quieten_libraries()
     with show_progress() as tick:
         demo.train(config, out, resume=not options.no_resume, progress=tick)
-    return Answer({"folder": str(out), "config": str(config)}, f"trained: {clean_text(out)}")
+    return Answer({"folder": str(out), "config": options.config}, f"trained: {clean_text(out)}")
 
 
 def declare_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +46,7 @@ def declare_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def evaluate_demo(options: argparse.Namespace) -> Answer:
     """Accuracy in every condition and frequency bucket, with its interval."""
+    from probes.models import quieten_libraries
     from workbench import demo
 
     folder = Path(options.folder) if options.folder else find_shipped()
@@ -51,6 +54,7 @@ def evaluate_demo(options: argparse.Namespace) -> Answer:
         raise UserError(f"no folder {options.folder[:200]!r}: name one that `memory-circuits demo train` made")
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit is {options.limit}: give a whole number from 1, or leave it out")
+    quieten_libraries()
     rows = demo.evaluate(folder, seed=options.seed, limit=options.limit)
     table = format_table(HEADINGS, [[row[name] for name in HEADINGS] for row in rows])
     return Answer({"folder": str(folder), "rows": rows}, table)
