@@ -13,7 +13,8 @@ _graph, _tokens = read_source("graph"), read_source("tokens")
 _mount_graph = st.components.v2.component("circuit_graph", html=_graph.html, css=_graph.css, js=_graph.js)
 _mount_tokens = st.components.v2.component("reference_tokens", html=_tokens.html, css=_tokens.css, js=_tokens.js)
 
-LOWEST, HIGHEST, USUAL_WIDTH = 360, 820, 1060
+# The picture is as wide as the page allows; it grows no higher than this, in pixels and in its own size.
+HIGHEST, LARGEST_SCALE = 820, 1.25
 
 
 def read_state(key: str) -> tuple[str, list[str]]:
@@ -28,7 +29,6 @@ def mount_graph(key: str, drawing: Drawing, run: str, selected: str, pinned: lis
     if key in st.session_state and (st.session_state[key] or {}).get("selected") != selected:
         st.session_state[key]["selected"] = selected
     data = encode_drawing(drawing)
-    height = drawing.height * min(1.0, USUAL_WIDTH / drawing.width)
     _mount_graph(
         key=key,
         data={
@@ -37,7 +37,7 @@ def mount_graph(key: str, drawing: Drawing, run: str, selected: str, pinned: lis
             "run": run,
             "selected": selected,
             "pinned": pinned,
-            "height": round(min(max(height, LOWEST), HIGHEST)),
+            "height": round(min(drawing.height * LARGEST_SCALE, HIGHEST)),
         },
         default={"selected": selected, "pinned": pinned},
         on_selected_change=lambda: None,

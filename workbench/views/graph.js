@@ -83,7 +83,8 @@ export default function (component) {
     box.width *= bounded; box.height *= bounded; show();
   };
   const touched = box.run === data.run && box.touched;
-  svg.style.height = `${data.height}px`;
+  svg.style.aspectRatio = `${graph.width} / ${graph.height}`;
+  svg.style.maxHeight = `${data.height}px`;
   if (svg.dataset.sign !== data.sign) {
     const focused = root.activeElement?.dataset?.id;
     drawWorld(world, graph);
