@@ -127,6 +127,15 @@ def test_opening_what_is_saved_imports_no_network_library(module: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_what_the_pages_rest_on_imports_no_network_library() -> None:
+    scripts = {"ask", "circuit", "runs"}
+    paths = [*list_sources("workbench/views"), *(path for path in list_sources("pages") if path.stem not in scripts)]
+    modules = [".".join(path.with_suffix("").parts) for path in paths] + ["workbench.jobs", "workbench.serving"]
+    program = f"import sys, {', '.join(modules)}; sys.exit(', '.join(set(sys.modules) & {set(HEAVY)}) or 0)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("path", list_sources("pages"), ids=str)
 def test_pages_import_no_network_library(path: Path) -> None:
     assert not [library for library in HEAVY if imports(path, library)]
