@@ -237,6 +237,7 @@ def save_record(
         "facts_by_bucket": counts,
         "passages": len(material.passages),
         "leaf_hit_rate": hits,
+        "text_template": "{document} {prompt}",  # how a document stands before a prompt, in training and measuring
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "seconds_of_the_last_run": round(seconds),
