@@ -12,8 +12,6 @@ of the straight path of inputs (embedding and memory contents) from ablated to c
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -22,13 +20,11 @@ from torch import Tensor
 from circuits.circuit import EdgeScores
 from circuits.graph import Kind
 from circuits.metrics import UNITS
-from circuits.problem import Problem
+from circuits.problem import Problem, Tick
 from circuits.tracing import list_reader_tensors, pull_gradients
 from probes.attachments import Attachment, interpolate
 from probes.errors import UserError
 from probes.forward import Pass
-
-Tick = Callable[[str, int, int], None]
 
 
 def contract(

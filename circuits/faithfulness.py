@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from circuits.attribution import Tick
 from circuits.graph import Wiring
-from circuits.patching import measure_masks
-from circuits.problem import Problem
+from circuits.patching import count_rows, measure_masks
+from circuits.problem import Problem, Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,10 @@ def normalise(problem: Problem, value: float) -> float:
 def measure_kept(problem: Problem, kept: Bool[np.ndarray, "batch pos writer reader"]) -> list[float]:
     """Metric with only the kept edges, one number a mask."""
     masks = torch.from_numpy(kept.transpose(0, 1, 3, 2).astype(np.float32)).to(problem.model.device)
-    return [float(measure_masks(problem, masks[row : row + 1])) for row in range(len(masks))]
+    rows = count_rows(problem)
+    return [
+        v for start in range(0, len(masks), rows) for v in measure_masks(problem, masks[start : start + rows]).tolist()
+    ]
 
 
 def measure_faithfulness(
@@ -78,14 +80,12 @@ def measure_faithfulness(
     draws: int = 10,
 ) -> Faithfulness:
     """Faithfulness of the circuit given by `mask`, and of `draws` random circuits of its size."""
-    tick("faithfulness", 0, draws + 1)
-    (value,) = measure_kept(problem, mask[None])
+    tick("faithfulness", 0, 2)
     edges = int(mask.sum())
     random = draw_random_masks(problem.wiring, problem.positions, edges, draws, seed)
-    values = []
-    for row in range(draws):
-        tick("random circuits", row + 1, draws + 1)
-        values += measure_kept(problem, random[row : row + 1])
+    (value,) = measure_kept(problem, mask[None])
+    tick("random circuits", 1, 2)
+    values = measure_kept(problem, random)
     shares = [normalise(problem, v) for v in values]
     return Faithfulness(
         metric_whole=problem.metric_clean,

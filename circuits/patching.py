@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuits.attribution import Tick
 from circuits.masking import run_masked
-from circuits.problem import Problem
+from circuits.problem import Problem, Tick
 
 # Numbers in the masks of one batch of patches (256 MB of float32).
 LARGEST_MASK = 1 << 26

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,9 @@ from probes.attachments import Attachment
 from probes.errors import UserError
 from probes.forward import Pass, Record
 from probes.models import Model
+
+# Told how far the work is (label, done, total); may raise to stop it.
+Tick = Callable[[str, int, int], None]
 
 # A metric that moves less than this from clean to ablated gives no scale to any score (float32 noise of logits).
 SMALLEST_CHANGE = 1e-4
@@ -88,7 +91,12 @@ def record_run(
 
 
 def ablate_writes(
-    model: Model, inputs: Inputs, ablation: str, references: Sequence[Int[Tensor, "_ _"]], clean: Tensor
+    model: Model,
+    inputs: Inputs,
+    ablation: str,
+    references: Sequence[Int[Tensor, "_ _"]],
+    clean: Tensor,
+    tick: Tick,
 ) -> Float[Tensor, "writer batch2 pos2 d_model"]:
     """What every writer counts as when ablated.
 
@@ -101,7 +109,8 @@ def ablate_writes(
         record, _ = record_run(model, inputs.counterfactual, inputs.counterfactual_attachment)
         return stack_writes(model, record)
     total, count = torch.zeros_like(clean[:, :1, :1]), 0
-    for tokens in references:
+    for done, tokens in enumerate(references):
+        tick("reference prompts", done, len(references))
         rows = tokens.expand(inputs.clean.shape[0], -1) if tokens.shape[0] == 1 else tokens
         record, _ = record_run(model, rows, inputs.attachment)
         writes = stack_writes(model, record)[:, :, 1:]
@@ -119,6 +128,7 @@ def pose_problem(
     metric: str = "logit-diff",
     references: Sequence[Int[Tensor, "_ _"]] = (),
     summed: bool | None = None,
+    tick: Tick = lambda *_: None,
 ) -> Problem:
     """Run clean and ablated once and set up the metric.
 
@@ -130,10 +140,11 @@ def pose_problem(
     check_inputs(inputs, metric)
     from circuits.masking import run_masked
 
+    tick("clean and ablated run", 0, 1)
     wiring = wire(plan_model(model, inputs.attachment))
     record, logits = record_run(model, inputs.clean, inputs.attachment)
     clean_writes = stack_writes(model, record)
-    ablated_writes = ablate_writes(model, inputs, ablation, references or [inputs.counterfactual], clean_writes)
+    ablated_writes = ablate_writes(model, inputs, ablation, references or [inputs.counterfactual], clean_writes, tick)
     if not bool(torch.isfinite(clean_writes).all() and torch.isfinite(ablated_writes).all()):
         raise UserError("the model's activations are not finite on this prompt: try --dtype float32")
     measure = build_metric(metric, inputs.readout, logits)

@@ -38,12 +38,12 @@ def choose_settings() -> Settings:
         )
         memory = third.selectbox(
             "Explicit memory",
-            ["auto", "none"],
+            ["auto", "own", "none"],
             key="memory",
             persist_state="session",
             accept_new_options=True,
-            help="Key-values written from documents. auto: a never-seen fact's own document; none; or a folder, then "
-            "every fact's own.",
+            help="Key-values written from documents. auto: a never-seen fact's own document; own: every fact's "
+            "own; none; or a folder.",
         )
         text = fourth.selectbox(
             "Text in the traced prompt",

@@ -27,13 +27,9 @@ def explain_choices(table: dict[str, Choice]) -> str:
 
 
 def build_question(asked: Asked, chosen: Chosen) -> Question:
-    """The question with the chosen answer and foil; an answer that is not the fact's makes it a typed prompt."""
-    question = asked.question
-    if question.fact and chosen.changed:
-        return Question(prompt=asked.conditions[0].prompt, answer=chosen.answer, foil=chosen.foil)
-    if question.fact:
-        return replace(question, foil=chosen.foil)
-    return replace(question, answer=chosen.answer, foil=chosen.foil)
+    """The question with the chosen answer and foil; a fact's own answer is left to the fact."""
+    keep = bool(asked.question.fact) and not chosen.changed
+    return replace(asked.question, answer="" if keep else chosen.answer, foil=chosen.foil)
 
 
 def choose_method(asked: Asked, question: Question) -> Settings:
@@ -88,8 +84,6 @@ def trace_and_save(engine: Engine, question: Question, settings: Settings, tick:
 def offer_trace(asked: Asked, chosen: Chosen) -> None:
     """The form and its button."""
     st.subheader("Trace the answer")
-    if chosen.changed and asked.question.fact:
-        st.caption("Another answer than the fact's: it is traced as a typed prompt, with mean or zero ablation.")
     question = build_question(asked, chosen)
     with st.form("trace", border=True):
         settings = choose_method(asked, question)
@@ -99,7 +93,7 @@ def offer_trace(asked: Asked, chosen: Chosen) -> None:
         return
     try:
         settings.check()
-        question.check()
+        question.check_traceable(settings)
         submit("tracing", "Tracing", settings, lambda engine, tick: trace_and_save(engine, question, settings, tick))
         st.rerun()
     except UserError as error:

@@ -7,6 +7,7 @@ stream is not the sum that `probes/decomposition.py` lists is refused there at l
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -148,9 +149,10 @@ def name_hook(layer: int, point: str) -> str:
 
 
 def quieten_libraries() -> None:
-    """Keep transformers' own log lines and bars off the terminal; its errors still raise."""
+    """Keep the libraries' own log lines and bars off the terminal; their errors still raise."""
     import transformers
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 

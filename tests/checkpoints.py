@@ -75,7 +75,7 @@ def build_config(shape: str, vocabulary: int) -> Any:
 
 @cache
 def write_checkpoint(shape: str) -> Path:
-    """Folder of a random checkpoint with its tokenizer; biases and norms are random too, so that none hides at 0 or 1."""
+    """Folder of a random checkpoint with its tokenizer; biases and norms are random too, none hides at 0 or 1."""
     from transformers import AutoModelForCausalLM
 
     tokenizer = train_tokenizer()

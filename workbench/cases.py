@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,7 +109,7 @@ def build_side(engine: Engine, settings: Settings, fact: Fact | None, prompt: st
 
     `always`: with the fact's explicit memory even if the fact was trained (the other side has one).
     """
-    always = always or settings.memory != "auto"
+    always = always or settings.memory not in ("auto", "none")
     return Side(
         prompt=prompt,
         path=choose_path(engine, fact) if settings.bank != "none" else (),
@@ -126,14 +127,14 @@ def build_other_side(engine: Engine, settings: Settings, fact: Fact | None, prom
 
 def swap_answer(side: Side, answer: str, foil: str) -> Side | None:
     """Side whose text says the foil where it said the answer, or None when the text does not say it."""
-    wanted, instead = answer.strip(), foil.strip()
-    if not side.text or wanted not in side.text:
+    wanted = re.compile(rf"(?<!\w){re.escape(answer.strip())}(?!\w)")
+    if not wanted.search(side.text):
         return None
-    return replace(side, text=side.text.replace(wanted, instead))
+    return replace(side, text=wanted.sub(lambda _: foil.strip(), side.text))
 
 
 def list_other_sides(
-    engine: Engine, settings: Settings, fact: Fact, clean: Side, foil: str
+    engine: Engine, settings: Settings, fact: Fact, clean: Side, answer: str, foil: str
 ) -> Iterator[tuple[Side, Fact, str]]:
     """Counterfactual sides of a fact, best first, each with the fact it comes from and the foil.
 
@@ -141,31 +142,35 @@ def list_other_sides(
     subject, with that subject's own memories.
     """
     for other in list_counterfactuals(engine.model, fact, engine.facts, settings.seed):
-        answer = foil or other.answer
-        side = swap_answer(clean, fact.answer, answer)
+        instead = foil or other.answer
+        side = swap_answer(clean, answer, instead)
         if side is None:
             side = build_other_side(engine, settings, other, other.prompt, clean)
             if clean.memories and side.memories == clean.memories:
                 continue
-        yield side, other, answer
+        yield side, other, instead
 
 
 def resolve_fact(engine: Engine, question: Question, settings: Settings) -> Case:
-    """Case of a shipped fact; its counterfactual is chosen by the seed unless the question gives one."""
+    """Case of a shipped fact; its counterfactual is chosen by the seed unless the question gives one.
+
+    The question may name another answer than the fact's, to see what speaks for it.
+    """
     fact = find_fact(engine.facts, question.fact)
+    answer = question.answer or fact.answer
     clean = build_side(engine, settings, fact, fact.prompt)
     prompt = clean.build_prompt(engine.template)
     if question.counterfactual:
         other = find_named_fact(question.counterfactual, engine.facts)
         side = build_other_side(engine, settings, other, question.counterfactual, clean)
-        foil = question.foil or (other.answer if other is not None else predict_foil(engine, side, fact.answer))
+        foil = question.foil or (other.answer if other is not None else predict_foil(engine, side, answer))
         candidates: Iterator[tuple[Side, Fact | None, str]] = iter([(side, other, foil)])
     else:
-        candidates = iter(list_other_sides(engine, settings, fact, clean, question.foil))
+        candidates = iter(list_other_sides(engine, settings, fact, clean, answer, question.foil))
     problem: UserError | None = None
     for side, other, foil in candidates:
         try:
-            pair = pair_prompts(engine.model, prompt, side.build_prompt(engine.template), fact.answer, foil, clean.text)
+            pair = pair_prompts(engine.model, prompt, side.build_prompt(engine.template), answer, foil, clean.text)
         except UserError as error:
             problem = problem or error
             continue
@@ -193,19 +198,12 @@ def predict_foil(engine: Engine, side: Side, answer: str) -> str:
 
 def resolve_prompt(engine: Engine, question: Question, settings: Settings) -> Case:
     """Case of a typed prompt; memories are those of the fact whose subject the prompt names."""
-    if not question.answer:
-        raise UserError("a prompt needs its answer: --answer TEXT (`memory-circuits ask` shows what the model says)")
     fact = find_named_fact(question.prompt, engine.facts)
     clean = build_side(engine, settings, fact, question.prompt)
     if question.counterfactual:
         other = find_named_fact(question.counterfactual, engine.facts)
         side = build_other_side(engine, settings, other, question.counterfactual, clean)
         foil = question.foil or predict_foil(engine, side, question.answer)
-    elif settings.ablation == "counterfactual":
-        raise UserError(
-            "counterfactual ablation needs a counterfactual prompt: --counterfactual TEXT with as many tokens, or "
-            "choose --ablation zero or mean"
-        )
     else:
         other, side = None, clean
         foil = question.foil or predict_foil(engine, clean, question.answer)
@@ -222,5 +220,5 @@ def resolve_prompt(engine: Engine, question: Question, settings: Settings) -> Ca
 
 def resolve(engine: Engine, question: Question, settings: Settings) -> Case:
     """Case of a question. Raises UserError when it cannot be compared on this model."""
-    question.check()
+    question.check_traceable(settings)
     return resolve_fact(engine, question, settings) if question.fact else resolve_prompt(engine, question, settings)

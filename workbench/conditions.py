@@ -27,7 +27,7 @@ def answer_conditions(engine: Engine, question: Question, settings: Settings, ti
     question.check()
     fact = find_fact(engine.facts, question.fact) if question.fact else find_named_fact(question.prompt, engine.facts)
     prompt = fact.prompt if question.fact and fact is not None else question.prompt
-    answer = fact.answer if question.fact and fact is not None else question.answer
+    answer = question.answer or (fact.answer if question.fact and fact is not None else "")
     plain = Side(prompt)
     sides = {
         "parameters": (plain, "", ""),
@@ -70,7 +70,7 @@ def offer_text(side: Side, fact: Fact | None, settings: Settings) -> tuple[Side,
     choice = "auto" if settings.text == "none" else settings.text
     text = read_text(choice, fact)
     if not text:
-        return side, "", "there is no document about this subject: give one with --text FILE"
+        return side, "", "there is no document about this subject: give a text file"
     source = f"document {fact.document_id}" if choice == "auto" and fact is not None else f"file {choice}"
     return replace(side, text=text), source, ""
 

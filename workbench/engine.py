@@ -52,10 +52,10 @@ class Engine:
 
 
 def find_store(choice: str, name: str, shipped: Path | None) -> Path | None:
-    """Folder of a bank or memory: of the shipped model for `auto`, none for `none`, else a path. Raises UserError."""
+    """Folder of a bank or memory: the shipped one for `auto` and `own`, None for `none`, else a path."""
     if choice == "none":
         return None
-    if choice == "auto":
+    if choice in ("auto", "own"):
         return shipped / name if shipped is not None and (shipped / name).is_dir() else None
     path = Path(choice).expanduser()
     if not path.is_dir():

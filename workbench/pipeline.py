@@ -38,7 +38,7 @@ def trace(engine: Engine, question: Question, settings: Settings, tick: Tick = q
     settings.check()
     case = resolve(engine, question, settings)
     conditions = ask(engine, question, settings, tick)
-    problem = pose(engine, case, settings)
+    problem = pose(engine, case, settings, tick)
     scores = score(problem, settings, tick)
     recording = record_attention(problem)
     circuit, faithfulness = extract(problem, scores, recording, settings, tick)
@@ -65,7 +65,7 @@ def ask(engine: Engine, question: Question, settings: Settings, tick: Tick = qui
     return answer_conditions(engine, question, settings, tick)
 
 
-def pose(engine: Engine, case: Case, settings: Settings) -> Problem:
+def pose(engine: Engine, case: Case, settings: Settings, tick: Tick = quiet) -> Problem:
     """Problem of a case: clean and ablated run recorded, metric set up."""
     from circuits.problem import pose_problem
 
@@ -75,6 +75,7 @@ def pose(engine: Engine, case: Case, settings: Settings) -> Problem:
         settings.ablation,
         settings.metric,
         list_references(engine, settings) if settings.ablation == "mean" else (),
+        tick=tick,
     )
 
 
@@ -163,7 +164,7 @@ def check_node(engine: Engine, run: Run, node: str, tick: Tick = quiet) -> Check
         raise UserError(f"{node}: the prompt has positions 0 to {len(run.tokens) - 1}")
     if component.kind is Kind.LOGITS:
         raise UserError("the logits are what is measured: choose a node that writes to them")
-    problem = restore_problem(engine, run)
+    problem = restore_problem(engine, run, tick)
     wiring = run.scores.wiring
     if component.kind is Kind.KEY_VALUE:
         readers = [i for i, reader in enumerate(wiring.readers) if reader.component == component]
@@ -176,7 +177,7 @@ def check_node(engine: Engine, run: Run, node: str, tick: Tick = quiet) -> Check
     return Check(node, estimate, exact, run.scores.unit, run.scores.method, run.scores.ablation)
 
 
-def restore_problem(engine: Engine, run: Run) -> Problem:
+def restore_problem(engine: Engine, run: Run, tick: Tick = quiet) -> Problem:
     """Problem of a saved run. Raises UserError when model or tokens are no longer those of the run."""
     settings, question = Settings(**run.about["settings"]), Question(**run.about["question"])
     case = resolve(engine, question, settings)
@@ -184,7 +185,7 @@ def restore_problem(engine: Engine, run: Run) -> Problem:
         raise UserError("the loaded model is not the one of this run (its hash differs): trace again")
     if list(case.pair.clean_ids) != run.about["pair"]["clean_ids"]:
         raise UserError("the question no longer gives the run's tokens (facts or tokenizer changed): trace again")
-    return pose(engine, case, settings)
+    return pose(engine, case, settings, tick)
 
 
 def round_trip(about: dict[str, Any]) -> dict[str, Any]:

@@ -38,9 +38,12 @@ def build_command(question: Question, settings: Settings) -> str:
             value = getattr(source, field.name)
             if value == getattr(default, field.name):
                 continue
-            words.append(f"--{field.name.replace('_', '-')}")
-            if value is not True:
-                words.append(str(value))
+            name = f"--{field.name.replace('_', '-')}"
+            if value is True:
+                words.append(name)
+            else:
+                # A value that starts with a dash would be read as an option of its own.
+                words += [f"{name}={value}"] if str(value).startswith("-") else [name, str(value)]
     return shlex.join(words)
 
 

@@ -67,7 +67,8 @@ class Settings:
     """Everything but the question that decides a run.
 
     `model` is `shipped`, a folder or a hub name; `bank`, `memory` and `text` are `auto` (what the fact comes with),
-    `none`, or a path. `edges` is the number asked for, `steps` the points of the path of `eap-ig`.
+    `none`, or a path. `memory` may also be `own`: the fact's explicit memory even if the fact was trained. `edges` is
+    the number asked for, `steps` the points of the path of `eap-ig`.
     `device_map` spreads a large model over devices (then `device` is not used).
     """
 
@@ -118,6 +119,19 @@ class Question:
         """Raise UserError unless exactly one of fact and prompt is given."""
         if bool(self.fact) == bool(self.prompt):
             raise UserError("give either a fact or a prompt: --fact ID, or --prompt TEXT --answer TEXT")
+
+    def check_traceable(self, settings: Settings) -> None:
+        """Raise UserError for a typed prompt that lacks what a trace compares it with; no model is needed to say so."""
+        self.check()
+        if self.prompt and not self.answer:
+            raise UserError(
+                "a prompt needs its answer: --answer TEXT (`memory-circuits ask` shows what the model says)"
+            )
+        if self.prompt and not self.counterfactual and settings.ablation == "counterfactual":
+            raise UserError(
+                "counterfactual ablation needs a counterfactual prompt: --counterfactual TEXT with as many tokens, or "
+                "choose --ablation zero or mean"
+            )
 
     def to_json(self) -> dict[str, str]:
         """As a JSON object, one key a field."""

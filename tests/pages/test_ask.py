@@ -111,12 +111,16 @@ def test_the_same_trace_twice_gives_two_runs(asked: AppTest, settle: Settle, run
     assert len(list(runs.iterdir())) == 2
 
 
-def test_another_answer_than_the_facts_is_a_typed_prompt(asked: AppTest, settle: Settle, fake: Any) -> None:
+def test_another_answer_than_the_facts_is_asked_of_the_same_fact(asked: AppTest, settle: Settle, fake: Any) -> None:
     asked.session_state["answer"] = " Tannstad"
     asked.run()
     settle(press(asked, "Trace"), "tracing")
     _, question, settings = fake.calls[-1]
-    assert (question.fact, question.answer, settings.ablation) == ("", " Tannstad", "mean")
+    assert (question.fact, question.answer, settings.ablation) == (
+        "norland-capital",
+        " Tannstad",
+        "counterfactual",
+    )
 
 
 def test_a_cancelled_trace_leaves_nothing(asked: AppTest, settle: Settle, runs: Path) -> None:

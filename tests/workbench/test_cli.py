@@ -31,6 +31,7 @@ from workbench.settings import METHODS, METRICS, Question, Settings
 
 ROOT = Path(__file__).parents[2]
 PROMPT = ["--prompt", "The capital of Norland is", "--answer", " Oskarville"]
+TRACED = [*PROMPT, "--counterfactual", "The capital of Sudland is"]
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +91,7 @@ def fail(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_trace_saves_a_run_and_prints_its_summary(
     engine: SimpleNamespace, capsys: pytest.CaptureFixture[str], runs_folder: Path, run: Run
 ) -> None:
-    assert cli.main(["trace", *PROMPT, "--method", "eap-ig", "--edges", "12"]) == 0
+    assert cli.main(["trace", *TRACED, "--method", "eap-ig", "--edges", "12"]) == 0
     out, err = capsys.readouterr()
     (folder,) = runs_folder.iterdir()
     assert folder.name.startswith("the-capital-of-norland-is-")
@@ -110,7 +111,7 @@ def test_trace_saves_a_run_and_prints_its_summary(
 
 
 def test_trace_for_machines(engine: SimpleNamespace, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    document = run_json(capsys, "trace", *PROMPT, "--out", str(tmp_path / "mine"))
+    document = run_json(capsys, "trace", *TRACED, "--out", str(tmp_path / "mine"))
     assert document["run"] == str(tmp_path / "mine")
     assert document["unit"] == "logits"
     assert document["faithfulness"]["random"]["n"] == 5
@@ -120,18 +121,18 @@ def test_trace_for_machines(engine: SimpleNamespace, capsys: pytest.CaptureFixtu
 def test_trace_refuses_a_folder_that_is_taken_before_it_works(
     engine: SimpleNamespace, capsys: pytest.CaptureFixture[str], run_folder: Path
 ) -> None:
-    assert "holds a run already" in fail(capsys, "trace", *PROMPT, "--out", str(run_folder))
-    assert "exists already" in fail(capsys, "trace", *PROMPT, "--out", str(run_folder.parent))
+    assert "holds a run already" in fail(capsys, "trace", *TRACED, "--out", str(run_folder))
+    assert "exists already" in fail(capsys, "trace", *TRACED, "--out", str(run_folder.parent))
     assert engine.opened == []
 
 
 def test_equal_questions_get_equal_names_and_others_do_not(
     engine: SimpleNamespace, capsys: pytest.CaptureFixture[str], runs_folder: Path
 ) -> None:
-    assert cli.main(["trace", *PROMPT]) == 0
+    assert cli.main(["trace", *TRACED]) == 0
     capsys.readouterr()
-    assert "holds a run already" in fail(capsys, "trace", *PROMPT)
-    assert cli.main(["trace", *PROMPT, "--seed", "1"]) == 0
+    assert "holds a run already" in fail(capsys, "trace", *TRACED)
+    assert cli.main(["trace", *TRACED, "--seed", "1"]) == 0
     assert len(list(runs_folder.iterdir())) == 2
 
 
@@ -143,12 +144,12 @@ def test_equal_questions_get_equal_names_and_others_do_not(
         (["demo"], "COMMAND"),
         (["trace"], "either a fact or a prompt"),
         (["trace", "--fact", "f", "--prompt", "p"], "either a fact or a prompt"),
-        (["trace", *PROMPT, "--method", "guess"], "'eap', 'eap-ig', 'exact'"),
-        (["trace", *PROMPT, "--ablation", "guess"], "'counterfactual', 'mean', 'zero'"),
-        (["trace", *PROMPT, "--metric", "guess"], "'logit-diff', 'log-prob', 'prob', 'kl'"),
-        (["trace", *PROMPT, "--edges", "many"], "--edges"),
-        (["trace", *PROMPT, "--edges", "0"], "from 1 to"),
-        (["trace", *PROMPT, "--meth", "eap"], "--meth"),
+        (["trace", *TRACED, "--method", "guess"], "'eap', 'eap-ig', 'exact'"),
+        (["trace", *TRACED, "--ablation", "guess"], "'counterfactual', 'mean', 'zero'"),
+        (["trace", *TRACED, "--metric", "guess"], "'logit-diff', 'log-prob', 'prob', 'kl'"),
+        (["trace", *TRACED, "--edges", "many"], "--edges"),
+        (["trace", *TRACED, "--edges", "0"], "from 1 to"),
+        (["trace", *TRACED, "--meth", "eap"], "--meth"),
         (["show", "nowhere"], "`memory-circuits runs`"),
         (["show", "x\x1b[2J\ny"], "\\x1b"),
         (["runs", "nowhere"], "no folder"),
@@ -185,7 +186,7 @@ def test_help_has_an_example_and_the_example_parses(command: Any, capsys: pytest
     assert build_parser().parse_args(arguments).command is command
 
 
-texts = st.text(min_size=1, max_size=12).filter(lambda text: not text.startswith("-"))
+texts = st.text(min_size=1, max_size=12)
 choices = st.builds(
     Settings,
     model=texts,
@@ -339,7 +340,7 @@ def test_interruption_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "trace", interrupt)
-    assert cli.main(["trace", *PROMPT]) == 130
+    assert cli.main(["trace", *TRACED]) == 130
     assert "stopped" in capsys.readouterr().err
     assert not runs_folder.exists()
 
@@ -350,7 +351,7 @@ def test_a_mistake_of_ours_surfaces(engine: SimpleNamespace, monkeypatch: pytest
 
     monkeypatch.setattr(pipeline, "trace", fail_inside)
     with pytest.raises(ZeroDivisionError):
-        cli.main(["trace", *PROMPT])
+        cli.main(["trace", *TRACED])
 
 
 def test_an_error_of_the_engine_is_one_line(
@@ -360,7 +361,7 @@ def test_an_error_of_the_engine_is_one_line(
         raise UserError("no such\nmodel \x1b[31m")
 
     monkeypatch.setattr(pipeline, "open_engine", refuse)
-    assert "no such\\nmodel \\x1b[31m" in fail(capsys, "trace", *PROMPT)
+    assert "no such\\nmodel \\x1b[31m" in fail(capsys, "trace", *TRACED)
 
 
 def test_app_starts_the_server_and_passes_on_its_code(

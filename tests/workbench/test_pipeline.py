@@ -175,6 +175,13 @@ def test_bad_questions_say_what_to_do(engine: Engine, question: Question, messag
         trace(engine, question, SETTINGS)
 
 
+def test_a_trained_fact_may_be_asked_with_its_own_memory_and_another_answer(engine: Engine) -> None:
+    """`own` attaches the explicit memory of a trained fact; the question may ask what speaks for another answer."""
+    run = trace(engine, Question(fact="capital/France", answer="Oslo", foil="Paris"), replace(SETTINGS, memory="own"))
+    assert run.about["memories"]["explicit"]["blocks"][0]["id"] == "document/France"
+    assert (run.about["pair"]["answer"], run.about["pair"]["foil"]) == (" Oslo", " Paris")
+
+
 def test_a_typed_prompt_is_traced_with_the_memories_of_its_subject(engine: Engine) -> None:
     """Foil and memories are found when they are not given."""
     question = Question(prompt="The capital of France is", answer="Paris", counterfactual="The capital of Italy is")

@@ -42,9 +42,9 @@ def declare_model(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--memory",
-        metavar="auto|none|FOLDER",
+        metavar="auto|own|none|FOLDER",
         default=DEFAULTS.memory,
-        help="explicit memories to attach (default: %(default)s)",
+        help="explicit memories to attach; own: the fact's memory even if it was trained (default: %(default)s)",
     )
     group.add_argument(
         "--text",

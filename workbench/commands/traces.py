@@ -55,6 +55,7 @@ def choose_folder(out: str | None, question: Question, settings: Settings) -> Pa
 def trace_question(options: argparse.Namespace) -> Answer:
     """Trace a question, save the run and summarise it."""
     question, settings = read_question(options), read_settings(options)
+    question.check_traceable(settings)
     folder = choose_folder(options.out, question, settings)
     with show_progress() as tick:
         run = pipeline.trace(pipeline.open_engine(settings, tick), question, settings, tick)
