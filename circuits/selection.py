@@ -1,4 +1,4 @@
-"""From scores to a circuit: the strongest edges, dead ends dropped, joined by attention between positions."""
+"""From scores to a circuit: the strongest edges on a path to the logits, joined by attention between positions."""
 
 from __future__ import annotations
 

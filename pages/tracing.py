@@ -58,7 +58,7 @@ def choose_method(asked: Asked, question: Question) -> Settings:
         200,
         step=50,
         key="edges-wanted",
-        help="How many of the strongest edges to keep; dead ends are dropped from them.",
+        help="How many edges to keep: the strongest that lie on a path to the logits.",
     )
     seed = five.number_input(
         "Seed",

@@ -82,7 +82,7 @@ def declare_method(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=DEFAULTS.edges,
-        help="edges to keep in the circuit (default: %(default)s)",
+        help="edges to keep: the strongest that lie on a path to the logits (default: %(default)s)",
     )
     group.add_argument(
         "--steps",
