@@ -20,7 +20,7 @@ from torch import Tensor
 from circuits.circuit import EdgeScores
 from circuits.graph import Kind
 from circuits.metrics import UNITS
-from circuits.problem import Problem, Tick
+from circuits.problem import Problem, Tick, Traced
 from circuits.tracing import list_reader_tensors, pull_gradients
 from probes.attachments import Attachment, interpolate
 from probes.errors import UserError
@@ -51,15 +51,25 @@ def score_stages(problem: Problem, stages: list[Tensor]) -> Float[Tensor, "pos w
     return scores
 
 
-def find_gradients(problem: Problem, attachment: Attachment, embedding: Tensor | None) -> list[Tensor]:
-    """Gradients of the metric at every reader's stream, on a run with these inputs."""
+def trace_metric(problem: Problem, attachment: Attachment, embedding: Tensor) -> Traced:
+    """A run with these inputs on its autograd graph, with the metric at its end."""
     traced = Pass(problem.model, attachment, embedding=embedding, differentiable=True)
     logits = traced.run(problem.inputs.clean)
     with torch.enable_grad():
-        value = problem.metric(logits).mean()
-    gradients = torch.autograd.grad(value, list_reader_tensors(problem.model, traced.record))
+        return Traced(traced.record, problem.metric(logits).mean())
+
+
+def find_gradients(problem: Problem, traced: Traced) -> list[Tensor]:
+    """Gradients of the metric at every reader's stream of a traced run."""
+    keep = traced is problem.traced
+    gradients = torch.autograd.grad(traced.value, list_reader_tensors(problem.model, traced.record), retain_graph=keep)
     with torch.no_grad():
         return pull_gradients(problem.model, traced.record, gradients)
+
+
+def find_embedding(problem: Problem) -> int:
+    """Index of the embedding among the writers."""
+    return next(i for i, writer in enumerate(problem.wiring.writers) if writer.kind is Kind.EMBEDDING)
 
 
 def attribute(problem: Problem, tick: Tick) -> Float[Tensor, "pos writer reader"]:
@@ -67,7 +77,9 @@ def attribute(problem: Problem, tick: Tick) -> Float[Tensor, "pos writer reader"
     if problem.metric_name == "kl":
         raise UserError("KL is flat at the clean run, so EAP would score every edge 0: use --method eap-ig or exact")
     tick("backward pass", 0, 1)
-    return score_stages(problem, find_gradients(problem, problem.inputs.attachment, None))
+    embedding = problem.clean_writes[find_embedding(problem)]
+    traced = problem.traced or trace_metric(problem, problem.inputs.attachment, embedding)
+    return score_stages(problem, find_gradients(problem, traced))
 
 
 def attribute_along_path(problem: Problem, steps: int, tick: Tick) -> Float[Tensor, "pos writer reader"]:
@@ -76,7 +88,7 @@ def attribute_along_path(problem: Problem, steps: int, tick: Tick) -> Float[Tens
     The path leads from the ablated embedding and memory contents to the clean ones; with mean or zero ablation the
     memories keep their contents and only the embedding moves.
     """
-    embed = next(i for i, writer in enumerate(problem.wiring.writers) if writer.kind is Kind.EMBEDDING)
+    embed = find_embedding(problem)
     clean, ablated = problem.clean_writes[embed], problem.ablated_writes[embed]
     total: Tensor | None = None
     for step in range(steps):
@@ -84,7 +96,7 @@ def attribute_along_path(problem: Problem, steps: int, tick: Tick) -> Float[Tens
         share = (step + 0.5) / steps
         attachment = interpolate(problem.inputs.counterfactual_attachment, problem.inputs.attachment, share)
         embedding = torch.lerp(ablated.expand_as(clean), clean, share)
-        scores = score_stages(problem, find_gradients(problem, attachment, embedding))
+        scores = score_stages(problem, find_gradients(problem, trace_metric(problem, attachment, embedding)))
         total = scores if total is None else total + scores
     assert total is not None
     return total / steps

@@ -40,12 +40,21 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True)
+class Traced:
+    """A clean run on its autograd graph: the record of what was read and written, and the metric (mean of pairs)."""
+
+    record: Record
+    value: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """One or several prompt pairs on one model with its memories, ready for any method.
 
     `clean_writes` and `ablated_writes` [writer, batch, pos, d_model] are what every writer writes, and counts as when
     ablated (batch and pos may be 1 there). The metric is the mean over the pairs: `metric_clean` of the model,
-    `metric_ablated` with every edge ablated. With `summed`, an edge is one at all positions together.
+    `metric_ablated` with every edge ablated. With `summed`, an edge is one at all positions together. `traced` is the
+    clean run with its autograd graph, when it was asked for.
     """
 
     model: Model
@@ -59,6 +68,7 @@ class Problem:
     metric_clean: float
     metric_ablated: float
     summed: bool = False
+    traced: Traced | None = None
 
     @property
     def positions(self) -> int:
@@ -82,10 +92,14 @@ def pad_tokens(rows: Sequence[Sequence[int]], fill: int = 0) -> Int[Tensor, "bat
 
 
 def record_run(
-    model: Model, tokens: Int[Tensor, "batch pos"], attachment: Attachment, attention: bool = False
+    model: Model,
+    tokens: Int[Tensor, "batch pos"],
+    attachment: Attachment,
+    attention: bool = False,
+    differentiable: bool = False,
 ) -> tuple[Record, Float[Tensor, "batch pos d_vocab"]]:
-    """Record of a plain pass and its logits."""
-    whole = Pass(model, attachment, attention=attention)
+    """Record of a plain pass and its logits; `differentiable` keeps them on the autograd graph."""
+    whole = Pass(model, attachment, attention=attention, differentiable=differentiable)
     logits = whole.run(tokens)
     return whole.record, logits
 
@@ -97,17 +111,17 @@ def ablate_writes(
     references: Sequence[Int[Tensor, "_ _"]],
     clean: Tensor,
     tick: Tick,
-) -> Float[Tensor, "writer batch2 pos2 d_model"]:
-    """What every writer counts as when ablated.
+) -> tuple[Float[Tensor, "writer batch2 pos2 d_model"], Tensor | None]:
+    """What every writer counts as when ablated, and the logits of the ablated run where it is a run of its own.
 
     `counterfactual`: what it writes on the counterfactual prompt. `mean`: its mean over the reference prompts and
     their positions, the first one left out (attention sinks there), under the clean prompts' memories. `zero`: zero.
     """
     if ablation == "zero":
-        return torch.zeros_like(clean[:, :1, :1])
+        return torch.zeros_like(clean[:, :1, :1]), None
     if ablation == "counterfactual":
-        record, _ = record_run(model, inputs.counterfactual, inputs.counterfactual_attachment)
-        return stack_writes(model, record)
+        record, logits = record_run(model, inputs.counterfactual, inputs.counterfactual_attachment)
+        return stack_writes(model, record), logits
     total, count = torch.zeros_like(clean[:, :1, :1]), 0
     for done, tokens in enumerate(references):
         tick("reference prompts", done, len(references))
@@ -118,7 +132,7 @@ def ablate_writes(
         count += writes.shape[1] * writes.shape[2]
     if not count:
         raise UserError("mean ablation needs reference prompts of two tokens or more: use counterfactual or zero")
-    return total / count
+    return total / count, None
 
 
 def pose_problem(
@@ -129,28 +143,33 @@ def pose_problem(
     references: Sequence[Int[Tensor, "_ _"]] = (),
     summed: bool | None = None,
     tick: Tick = lambda *_: None,
+    differentiable: bool = False,
 ) -> Problem:
     """Run clean and ablated once and set up the metric.
 
     `references` are the prompts of mean ablation (the counterfactuals where none are given). `summed` defaults to
-    whether there are several pairs, whose positions mean different things. Raises UserError for prompts of unequal
+    whether there are several pairs, whose positions mean different things; `differentiable` keeps the clean run on
+    its autograd graph, so that EAP needs no further forward pass. Raises UserError for prompts of unequal
     length, an answer equal to the foil, activations that are not finite, and a metric that does not move between the
     clean and the ablated run.
     """
     check_inputs(inputs, metric)
-    from circuits.masking import run_masked
-
     tick("clean and ablated run", 0, 1)
     wiring = wire(plan_model(model, inputs.attachment))
-    record, logits = record_run(model, inputs.clean, inputs.attachment)
-    clean_writes = stack_writes(model, record)
-    ablated_writes = ablate_writes(model, inputs, ablation, references or [inputs.counterfactual], clean_writes, tick)
+    record, logits = record_run(model, inputs.clean, inputs.attachment, differentiable=differentiable)
+    with torch.no_grad():
+        clean_writes = stack_writes(model, record)
+    ablated_writes, ablated_logits = ablate_writes(
+        model, inputs, ablation, references or [inputs.counterfactual], clean_writes, tick
+    )
     if not bool(torch.isfinite(clean_writes).all() and torch.isfinite(ablated_writes).all()):
         raise UserError("the model's activations are not finite on this prompt: try --dtype float32")
     measure = build_metric(metric, inputs.readout, logits)
-    mask = torch.zeros(1, 1, len(wiring.readers), len(wiring.writers), device=model.device)
-    empty = run_masked(model, inputs.attachment, inputs.clean, wiring.plan, mask, ablated_writes)
-    metric_clean, metric_ablated = float(measure(logits).mean()), float(measure(empty).mean())
+    if ablated_logits is None:
+        ablated_logits = run_empty(model, inputs, wiring, ablated_writes)
+    with torch.set_grad_enabled(differentiable):
+        value = measure(logits).mean()
+    metric_clean, metric_ablated = float(value.detach()), float(measure(ablated_logits).mean())
     if abs(metric_clean - metric_ablated) < SMALLEST_CHANGE:
         raise UserError(
             f"the metric {metric} does not move: {metric_clean:.6g} on the prompt, {metric_ablated:.6g} ablated; "
@@ -168,7 +187,18 @@ def pose_problem(
         metric_clean=metric_clean,
         metric_ablated=metric_ablated,
         summed=inputs.clean.shape[0] > 1 if summed is None else summed,
+        traced=Traced(record, value) if differentiable else None,
     )
+
+
+def run_empty(
+    model: Model, inputs: Inputs, wiring: Wiring, ablated: Float[Tensor, "writer batch2 pos2 d_model"]
+) -> Float[Tensor, "batch pos d_vocab"]:
+    """Logits with every edge ablated."""
+    from circuits.masking import run_masked
+
+    mask = torch.zeros(1, 1, len(wiring.readers), len(wiring.writers), device=model.device)
+    return run_masked(model, inputs.attachment, inputs.clean, wiring.plan, mask, ablated)
 
 
 def keep_memories(inputs: Inputs) -> Inputs:

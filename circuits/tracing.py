@@ -11,7 +11,7 @@ from torch import Tensor
 from circuits.graph import Plan
 from probes.attachments import Attachment
 from probes.forward import Record, write_heads, write_mlp
-from probes.models import LayerWeights, Model
+from probes.models import Model
 
 
 def plan_model(model: Model, attachment: Attachment) -> Plan:
@@ -79,17 +79,6 @@ def list_reader_tensors(model: Model, record: Record) -> list[Tensor]:
     return [*tensors, record.final_stream]
 
 
-def pull_heads(
-    weights: LayerWeights,
-    gradient: Float[Tensor, "batch pos head d_head"],
-    projection: Float[Tensor, "head d_model d_head"],
-    stream: Float[Tensor, "batch pos d_model"],
-) -> Float[Tensor, "head batch pos d_model"]:
-    """Gradient at the stream for each head's input, given the gradient at its projection's output."""
-    pulled = torch.einsum("bphd,hmd->hbpm", gradient, projection)
-    return weights.attention_norm.pull_back(pulled, stream)
-
-
 def pull_layer(
     model: Model, record: Record, layer: int, gradients: Iterator[Tensor]
 ) -> tuple[Float[Tensor, "reader batch pos d_model"], Float[Tensor, "mlp_reader batch pos d_model"]]:
@@ -101,15 +90,15 @@ def pull_layer(
     weights = model.weights[layer]
     query, key, value, mlp = (next(gradients) for _ in range(4))
     readers = []
-    stream = record.attention_stream[layer]
+    stream, norm = record.attention_stream[layer], weights.attention_norm
     if layer in record.memory_query:
         memory = next(gradients)
         query = query - memory.sum(dim=3)
-        per_block = [pull_heads(weights, part, weights.query, stream) for part in memory.unbind(3)]
+        per_block = [norm.pull_back_heads(part, weights.query, stream) for part in memory.unbind(3)]
         readers.append(torch.stack(per_block, dim=1).flatten(0, 1))
-    readers.insert(0, pull_heads(weights, query, weights.query, stream))
-    readers.append(pull_heads(weights, key, weights.key, stream))
-    readers.append(pull_heads(weights, value, weights.value, stream))
+    readers.insert(0, norm.pull_back_heads(query, weights.query, stream))
+    readers.append(norm.pull_back_heads(key, weights.key, stream))
+    readers.append(norm.pull_back_heads(value, weights.value, stream))
     bank = [next(gradients) for _ in record.bank_input[layer]]
     own = mlp - torch.stack(bank).sum(dim=0) if bank else mlp
     after = weights.mlp_norm.pull_back(torch.stack([own, *bank]), record.mlp_stream[layer])

@@ -72,7 +72,7 @@ def name_model(about: dict[str, Any]) -> str:
 
 def show_number(value: float | None) -> str:
     """A number with three digits; a dash when there is none."""
-    return "–" if value is None else f"{value:.3f}".replace("-", "−")
+    return "–" if value is None else f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
 
 
 def show_faithfulness(run: Run) -> None:

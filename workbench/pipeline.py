@@ -76,6 +76,7 @@ def pose(engine: Engine, case: Case, settings: Settings, tick: Tick = quiet) -> 
         settings.metric,
         list_references(engine, settings) if settings.ablation == "mean" else (),
         tick=tick,
+        differentiable=settings.method == "eap",
     )
 
 

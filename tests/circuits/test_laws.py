@@ -116,6 +116,17 @@ def test_node_scores_are_sums_over_outgoing_edges(shape: str) -> None:
     assert torch.allclose(scores.sum(dim=2), gradient[0, :, 0], atol=1e-4 * float(gradient.abs().max()))
 
 
+def test_a_run_kept_on_its_graph_gives_the_same_scores() -> None:
+    """EAP from the clean run of the problem itself equals EAP from a run of its own, as often as it is asked."""
+    model = load_shape("qwen3")
+    attachment = Attachment(make_explicit(model), make_bank(model))
+    inputs = Inputs(CLEAN, OTHER, attachment, attachment, read_one(CLEAN))
+    kept, fresh = pose_problem(model, inputs, differentiable=True), pose_problem(model, inputs)
+    first, again, other = attribute(kept, stay_quiet), attribute(kept, stay_quiet), attribute(fresh, stay_quiet)
+    assert torch.equal(first, again)
+    assert torch.allclose(first, other, atol=1e-5 * float(other.abs().max()))
+
+
 def test_edges_into_the_logits_are_direct_effects() -> None:
     """Edge scores into the logits add up to the first-order effect of the whole final stream."""
     problem = pose("llama")

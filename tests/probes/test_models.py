@@ -126,3 +126,14 @@ def test_norms_pull_gradients_back(centred: bool) -> None:
     gradient = torch.randn(2, 3, 16)
     (wanted,) = torch.autograd.grad(norm.apply(x), x, gradient)
     assert torch.allclose(norm.pull_back(gradient, x.detach()), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_heads_are_pulled_back_in_one_product(centred: bool) -> None:
+    """Folding weight, scale and mean into the product gives what projecting back and pulling back does."""
+    torch.manual_seed(1)
+    norm = Norm(torch.randn(16), torch.randn(16) if centred else None, 1e-3, centred)
+    x, gradient, projection = torch.randn(2, 3, 16), torch.randn(2, 3, 4, 5), torch.randn(4, 16, 5)
+    projected = torch.einsum("bphd,hmd->hbpm", gradient, projection)
+    wanted = norm.pull_back(projected, x)
+    assert torch.allclose(norm.pull_back_heads(gradient, projection, x), wanted, atol=1e-5)
