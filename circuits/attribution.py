@@ -12,6 +12,8 @@ of the straight path of inputs (embedding and memory contents) from ablated to c
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -38,20 +40,21 @@ def contract(
     return torch.einsum("wbpm,rbpm->pwr", difference, gradients)
 
 
-def score_stages(problem: Problem, stages: list[Tensor]) -> Float[Tensor, "pos writer reader"]:
+def score_stages(problem: Problem, stages: Iterable[Tensor]) -> Float[Tensor, "pos writer reader"]:
     """Scores of all edges from the gradients of all readers; edges that do not exist score 0."""
     wiring, difference = problem.wiring, problem.difference
     scores = difference.new_zeros(problem.positions, len(wiring.writers), len(wiring.readers))
     reader = 0
-    for gradients in stages:
-        stop = reader + gradients.shape[0]
-        writers = int(wiring.visible[:, reader].sum())
-        scores[:, :writers, reader:stop] = contract(difference[:writers], gradients, problem.summed)
-        reader = stop
+    with torch.no_grad():
+        for gradients in stages:
+            stop = reader + gradients.shape[0]
+            writers = int(wiring.visible[:, reader].sum())
+            scores[:, :writers, reader:stop] = contract(difference[:writers], gradients, problem.summed)
+            reader = stop
     return scores
 
 
-def trace_metric(problem: Problem, attachment: Attachment, embedding: Tensor) -> Traced:
+def trace_metric(problem: Problem, attachment: Attachment, embedding: Tensor | None) -> Traced:
     """A run with these inputs on its autograd graph, with the metric at its end."""
     traced = Pass(problem.model, attachment, embedding=embedding, differentiable=True)
     logits = traced.run(problem.inputs.clean)
@@ -59,12 +62,11 @@ def trace_metric(problem: Problem, attachment: Attachment, embedding: Tensor) ->
         return Traced(traced.record, problem.metric(logits).mean())
 
 
-def find_gradients(problem: Problem, traced: Traced) -> list[Tensor]:
-    """Gradients of the metric at every reader's stream of a traced run."""
+def find_gradients(problem: Problem, traced: Traced) -> Iterator[Tensor]:
+    """Gradients of the metric at every reader's stream of a traced run, stage by stage."""
     keep = traced is problem.traced
     gradients = torch.autograd.grad(traced.value, list_reader_tensors(problem.model, traced.record), retain_graph=keep)
-    with torch.no_grad():
-        return pull_gradients(problem.model, traced.record, gradients)
+    return pull_gradients(problem.model, traced.record, gradients)
 
 
 def find_embedding(problem: Problem) -> int:
@@ -77,8 +79,7 @@ def attribute(problem: Problem, tick: Tick) -> Float[Tensor, "pos writer reader"
     if problem.metric_name == "kl":
         raise UserError("KL is flat at the clean run, so EAP would score every edge 0: use --method eap-ig or exact")
     tick("backward pass", 0, 1)
-    embedding = problem.clean_writes[find_embedding(problem)]
-    traced = problem.traced or trace_metric(problem, problem.inputs.attachment, embedding)
+    traced = problem.traced or trace_metric(problem, problem.inputs.attachment, None)
     return score_stages(problem, find_gradients(problem, traced))
 
 

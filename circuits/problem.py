@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from circuits.graph import Wiring, wire
 from circuits.metrics import Metric, Readout, build_metric
-from circuits.tracing import plan_model, stack_writes
+from circuits.tracing import plan_model, stack_differences, stack_writes
 from probes.attachments import Attachment
 from probes.errors import UserError
 from probes.forward import Pass, Record
@@ -47,12 +48,12 @@ class Traced:
     value: Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Problem:
     """One or several prompt pairs on one model with its memories, ready for any method.
 
-    `clean_writes` and `ablated_writes` [writer, batch, pos, d_model] are what every writer writes, and counts as when
-    ablated (batch and pos may be 1 there). The metric is the mean over the pairs: `metric_clean` of the model,
+    `clean_record` is the model's run; `ablated_record` that of the counterfactual, `mean` [writer, 1, 1, d_model] the
+    mean writes (both None: zero ablation). The metric is the mean over the pairs: `metric_clean` of the model,
     `metric_ablated` with every edge ablated. With `summed`, an edge is one at all positions together. `traced` is the
     clean run with its autograd graph, when it was asked for.
     """
@@ -60,8 +61,9 @@ class Problem:
     model: Model
     wiring: Wiring
     inputs: Inputs
-    clean_writes: Float[Tensor, "writer batch pos d_model"]
-    ablated_writes: Float[Tensor, "writer batch2 pos2 d_model"]
+    clean_record: Record
+    ablated_record: Record | None
+    mean: Tensor | None
     metric: Metric
     ablation: str
     metric_name: str
@@ -75,10 +77,26 @@ class Problem:
         """Positions that have edges of their own: the prompt's tokens, or 1 when positions are summed."""
         return 1 if self.summed else int(self.inputs.clean.shape[1])
 
-    @property
+    @cached_property
+    def clean_writes(self) -> Float[Tensor, "writer batch pos d_model"]:
+        """What every writer writes on the clean prompts."""
+        with torch.no_grad():
+            return stack_writes(self.model, self.clean_record)
+
+    @cached_property
+    def ablated_writes(self) -> Float[Tensor, "writer batch2 pos2 d_model"]:
+        """What every writer counts as when ablated; batch and pos may be 1."""
+        if self.ablated_record is not None:
+            return stack_writes(self.model, self.ablated_record)
+        return torch.zeros_like(self.clean_writes[:, :1, :1]) if self.mean is None else self.mean
+
+    @cached_property
     def difference(self) -> Float[Tensor, "writer batch pos d_model"]:
         """Clean minus ablated writes: what each writer would lose."""
-        return self.clean_writes - self.ablated_writes
+        with torch.no_grad():
+            if self.ablated_record is not None:
+                return stack_differences(self.model, self.clean_record, self.ablated_record)
+            return self.clean_writes - self.ablated_writes
 
     def list_ends(self) -> tuple[int, ...]:
         """Positions (of edges) at which the logits are read."""
@@ -104,35 +122,26 @@ def record_run(
     return whole.record, logits
 
 
-def ablate_writes(
-    model: Model,
-    inputs: Inputs,
-    ablation: str,
-    references: Sequence[Int[Tensor, "_ _"]],
-    clean: Tensor,
-    tick: Tick,
-) -> tuple[Float[Tensor, "writer batch2 pos2 d_model"], Tensor | None]:
-    """What every writer counts as when ablated, and the logits of the ablated run where it is a run of its own.
+def average_writes(
+    model: Model, inputs: Inputs, references: Sequence[Int[Tensor, "_ _"]], tick: Tick
+) -> Float[Tensor, "writer 1 1 d_model"]:
+    """Mean of what every writer writes over reference prompts and their positions, under the clean prompts' memories.
 
-    `counterfactual`: what it writes on the counterfactual prompt. `mean`: its mean over the reference prompts and
-    their positions, the first one left out (attention sinks there), under the clean prompts' memories. `zero`: zero.
+    The first position is left out (attention sinks there). Raises UserError when nothing is left.
     """
-    if ablation == "zero":
-        return torch.zeros_like(clean[:, :1, :1]), None
-    if ablation == "counterfactual":
-        record, logits = record_run(model, inputs.counterfactual, inputs.counterfactual_attachment)
-        return stack_writes(model, record), logits
-    total, count = torch.zeros_like(clean[:, :1, :1]), 0
+    total: Tensor | None = None
+    count = 0
     for done, tokens in enumerate(references):
         tick("reference prompts", done, len(references))
         rows = tokens.expand(inputs.clean.shape[0], -1) if tokens.shape[0] == 1 else tokens
         record, _ = record_run(model, rows, inputs.attachment)
         writes = stack_writes(model, record)[:, :, 1:]
-        total += writes.sum(dim=(1, 2), keepdim=True)
+        summed = writes.sum(dim=(1, 2), keepdim=True)
+        total = summed if total is None else total + summed
         count += writes.shape[1] * writes.shape[2]
-    if not count:
+    if total is None or not count:
         raise UserError("mean ablation needs reference prompts of two tokens or more: use counterfactual or zero")
-    return total / count, None
+    return total / count
 
 
 def pose_problem(
@@ -157,48 +166,54 @@ def pose_problem(
     tick("clean and ablated run", 0, 1)
     wiring = wire(plan_model(model, inputs.attachment))
     record, logits = record_run(model, inputs.clean, inputs.attachment, differentiable=differentiable)
-    with torch.no_grad():
-        clean_writes = stack_writes(model, record)
-    ablated_writes, ablated_logits = ablate_writes(
-        model, inputs, ablation, references or [inputs.counterfactual], clean_writes, tick
-    )
-    if not bool(torch.isfinite(clean_writes).all() and torch.isfinite(ablated_writes).all()):
-        raise UserError("the model's activations are not finite on this prompt: try --dtype float32")
+    ablated_record = ablated_logits = mean = None
+    if ablation == "counterfactual":
+        ablated_record, ablated_logits = record_run(model, inputs.counterfactual, inputs.counterfactual_attachment)
+        refuse_overflow(ablated_logits)
+    elif ablation == "mean":
+        mean = average_writes(model, inputs, references or [inputs.counterfactual], tick)
+    refuse_overflow(logits)
     measure = build_metric(metric, inputs.readout, logits)
-    if ablated_logits is None:
-        ablated_logits = run_empty(model, inputs, wiring, ablated_writes)
     with torch.set_grad_enabled(differentiable):
         value = measure(logits).mean()
-    metric_clean, metric_ablated = float(value.detach()), float(measure(ablated_logits).mean())
-    if abs(metric_clean - metric_ablated) < SMALLEST_CHANGE:
-        raise UserError(
-            f"the metric {metric} does not move: {metric_clean:.6g} on the prompt, {metric_ablated:.6g} ablated; "
-            "choose another counterfactual, foil, ablation or metric"
-        )
-    return Problem(
+    problem = Problem(
         model=model,
         wiring=wiring,
         inputs=inputs if ablation == "counterfactual" else keep_memories(inputs),
-        clean_writes=clean_writes,
-        ablated_writes=ablated_writes,
+        clean_record=record,
+        ablated_record=ablated_record,
+        mean=mean,
         metric=measure,
         ablation=ablation,
         metric_name=metric,
-        metric_clean=metric_clean,
-        metric_ablated=metric_ablated,
+        metric_clean=float(value.detach()),
+        metric_ablated=0.0,
         summed=inputs.clean.shape[0] > 1 if summed is None else summed,
         traced=Traced(record, value) if differentiable else None,
     )
+    logits = ablated_logits if ablated_logits is not None else run_empty(problem)
+    problem = replace(problem, metric_ablated=float(measure(logits).mean()))
+    if abs(problem.metric_clean - problem.metric_ablated) < SMALLEST_CHANGE:
+        raise UserError(
+            f"the metric {metric} does not move: {problem.metric_clean:.6g} on the prompt, "
+            f"{problem.metric_ablated:.6g} ablated; choose another counterfactual, foil, ablation or metric"
+        )
+    return problem
 
 
-def run_empty(
-    model: Model, inputs: Inputs, wiring: Wiring, ablated: Float[Tensor, "writer batch2 pos2 d_model"]
-) -> Float[Tensor, "batch pos d_vocab"]:
+def refuse_overflow(logits: Float[Tensor, "batch pos d_vocab"]) -> None:
+    """Raise UserError when a run overflowed: what is not finite anywhere in the stream ends in the logits."""
+    if not bool(torch.isfinite(logits).all()):
+        raise UserError("the model's activations are not finite on this prompt: try --dtype float32")
+
+
+def run_empty(problem: Problem) -> Float[Tensor, "batch pos d_vocab"]:
     """Logits with every edge ablated."""
     from circuits.masking import run_masked
 
-    mask = torch.zeros(1, 1, len(wiring.readers), len(wiring.writers), device=model.device)
-    return run_masked(model, inputs.attachment, inputs.clean, wiring.plan, mask, ablated)
+    inputs, wiring = problem.inputs, problem.wiring
+    mask = torch.zeros(1, 1, len(wiring.readers), len(wiring.writers), device=problem.model.device)
+    return run_masked(problem.model, inputs.attachment, inputs.clean, wiring.plan, mask, problem.ablated_writes)
 
 
 def keep_memories(inputs: Inputs) -> Inputs:

@@ -53,6 +53,44 @@ def stack_writes(model: Model, record: Record) -> Float[Tensor, "writer batch po
     return torch.cat(parts)
 
 
+def stack_differences(model: Model, first: Record, second: Record) -> Float[Tensor, "writer batch pos d_model"]:
+    """What every writer wrote in the first run less the second, in the graph's order, filled in place.
+
+    Head outputs are linear in what the heads read, so their difference is projected once; behind a norm after
+    attention or MLP it is not, and the two runs' writes are subtracted.
+    """
+    if any(weights.post_attention_norm or weights.post_mlp_norm for weights in model.weights):
+        return stack_writes(model, first) - stack_writes(model, second)
+    assert first.embedding is not None and second.embedding is not None
+    embedding = first.embedding - second.embedding
+    counts = [sum(r.shape[2] for r in list_reads(first, layer)) for layer in range(model.layers)]
+    size = 1 + sum(counts) + sum(1 + len(first.bank_output[layer]) for layer in range(model.layers))
+    stacked = embedding.new_empty(size, *embedding.shape)
+    stacked[0] = embedding
+    position = 1
+    for layer, weights in enumerate(model.weights):
+        for one, two in zip(list_reads(first, layer), list_reads(second, layer), strict=True):
+            read = (one - two).flatten(0, 1).transpose(0, 1)
+            output = weights.output.repeat_interleave(read.shape[0] // model.heads, dim=0)
+            end = position + read.shape[0]
+            torch.bmm(read, output, out=stacked[position:end].flatten(1, 2))
+            position = end
+        ones = [first.mlp_output[layer], *first.bank_output[layer]]
+        twos = [second.mlp_output[layer], *second.bank_output[layer]]
+        for one, two in zip(ones, twos, strict=True):
+            torch.sub(one, two, out=stacked[position])
+            position += 1
+    return stacked
+
+
+def list_reads(record: Record, layer: int) -> list[Float[Tensor, "batch pos _ d_head"]]:
+    """What a layer's heads read, from the context and (head by head, block by block) from memories."""
+    reads = [record.context_read[layer]]
+    if layer in record.memory_read:
+        reads.append(record.memory_read[layer].flatten(2, 3))
+    return reads
+
+
 def list_constants(model: Model) -> list[Tensor | float]:
     """What attention output biases have added before each layer's MLP: part of every stream, nobody's write.
 
@@ -71,46 +109,54 @@ def list_reader_tensors(model: Model, record: Record) -> list[Tensor]:
     """Tensors whose gradients a backward pass must give, in the order in which `pull_gradients` takes them."""
     tensors: list[Tensor] = []
     for layer in range(model.layers):
-        tensors += [record.query[layer], record.key[layer], record.value[layer], record.mlp_input[layer]]
+        tensors += [record.query[layer], record.key[layer], record.value[layer]]
         if layer in record.memory_query:
             tensors.append(record.memory_query[layer])
-        tensors += record.bank_input[layer]
+        tensors += [record.mlp_input[layer], *record.bank_input[layer]]
     assert record.final_stream is not None
     return [*tensors, record.final_stream]
 
 
-def pull_layer(
+def pull_attention(
     model: Model, record: Record, layer: int, gradients: Iterator[Tensor]
-) -> tuple[Float[Tensor, "reader batch pos d_model"], Float[Tensor, "mlp_reader batch pos d_model"]]:
-    """Gradients at the stream for a layer's attention readers (queries, memory queries, keys, values) and MLP readers.
+) -> Float[Tensor, "reader batch pos d_model"]:
+    """Gradients at the stream for a layer's attention readers: queries, memory queries, keys, values.
 
-    The gradient at a head's query includes the path through its memory reads, and the one at the MLP's input the
-    path through the bank blocks; both are taken off, so that each reader has only its own.
+    The gradient at a head's query includes the path through its memory reads, which is taken off, so that each
+    reader has only its own.
     """
     weights = model.weights[layer]
-    query, key, value, mlp = (next(gradients) for _ in range(4))
-    readers = []
-    stream, norm = record.attention_stream[layer], weights.attention_norm
+    query, key, value = (next(gradients) for _ in range(3))
+    heads, projections = [query], [weights.query]
     if layer in record.memory_query:
         memory = next(gradients)
-        query = query - memory.sum(dim=3)
-        per_block = [norm.pull_back_heads(part, weights.query, stream) for part in memory.unbind(3)]
-        readers.append(torch.stack(per_block, dim=1).flatten(0, 1))
-    readers.insert(0, norm.pull_back_heads(query, weights.query, stream))
-    readers.append(norm.pull_back_heads(key, weights.key, stream))
-    readers.append(norm.pull_back_heads(value, weights.value, stream))
+        heads = [query - memory.sum(dim=3), memory.flatten(2, 3)]
+        projections.append(weights.query.repeat_interleave(memory.shape[3], dim=0))
+    joined = torch.cat([*heads, key, value], dim=2)
+    projection = torch.cat([*projections, weights.key, weights.value])
+    return weights.attention_norm.pull_back_heads(joined, projection, record.attention_stream[layer])
+
+
+def pull_mlp(
+    model: Model, record: Record, layer: int, gradients: Iterator[Tensor]
+) -> Float[Tensor, "reader batch pos d_model"]:
+    """Gradients at the stream for a layer's MLP and bank blocks; the MLP's own is without the path through the bank."""
+    own = next(gradients)
     bank = [next(gradients) for _ in record.bank_input[layer]]
-    own = mlp - torch.stack(bank).sum(dim=0) if bank else mlp
-    after = weights.mlp_norm.pull_back(torch.stack([own, *bank]), record.mlp_stream[layer])
-    return torch.cat(readers), after
+    if bank:
+        own = own - torch.stack(bank).sum(dim=0)
+    return model.weights[layer].mlp_norm.pull_back(torch.stack([own, *bank]), record.mlp_stream[layer])
 
 
 def pull_gradients(
     model: Model, record: Record, gradients: Sequence[Tensor]
-) -> list[Float[Tensor, "_ batch pos d_model"]]:
-    """Gradients at the residual stream of every reader, in stages: per layer attention, MLP; last the logits."""
+) -> Iterator[Float[Tensor, "_ batch pos d_model"]]:
+    """Gradients at the residual stream of every reader, one stage at a time: per layer attention, MLP; last the logits.
+
+    A stage is as large as a layer's readers times the stream; only one is held at a time.
+    """
     pending = iter(gradients)
-    stages: list[Tensor] = []
     for layer in range(model.layers):
-        stages.extend(pull_layer(model, record, layer, pending))
-    return [*stages, next(pending).unsqueeze(0)]
+        yield pull_attention(model, record, layer, pending)
+        yield pull_mlp(model, record, layer, pending)
+    yield next(pending).unsqueeze(0)

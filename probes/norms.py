@@ -75,6 +75,6 @@ class Norm:
             folded = folded - folded.mean(dim=1, keepdim=True)
         scaled = (gradient.float() / scale[..., None]).flatten(0, 1).transpose(0, 1)
         pulled = torch.bmm(scaled, folded.transpose(1, 2))
-        along = torch.einsum("hnm,nm->hn", pulled, normed) / x.shape[-1]
+        along = (pulled * normed).mean(dim=-1)
         pulled.addcmul_(along.unsqueeze(-1), normed, value=-1.0)
         return pulled.reshape(-1, *x.shape)
