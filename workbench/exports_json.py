@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any, NoReturn
 
 from circuits.circuit import Circuit
 from probes.errors import UserError
-from workbench.exports_schema import check_value
 from workbench.exports_tables import find_token
 from workbench.runs import Run, decode_circuit
 from workbench.views.describe import describe_node
@@ -134,6 +134,40 @@ def check_references(document: dict[str, Any], circuit: Circuit) -> None:
                     raise UserError(f"not a circuit file: {field} is {item[end]!r}, which no node has as id")
 
 
+# Characters of an error message; a longer one loses its middle.
+LONGEST_FAULT = 300
+
+
+def is_number(checker: object, value: object) -> bool:
+    """Whether a value is a number that a float holds; JSON text can also spell infinite and endless ones."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def is_integer(checker: object, value: object) -> bool:
+    """Whether a value is written as a whole number; stricter than JSON Schema, which takes 1.0 for one."""
+    return isinstance(value, int) and is_number(checker, value)
+
+
+def find_fault(document: object) -> str:
+    """Where a document departs from the schema and how, cut when long; nothing when it obeys it."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+    from jsonschema.validators import extend
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine_many({"number": is_number, "integer": is_integer})
+    strict = extend(Draft202012Validator, type_checker=types)
+    error = best_match(strict(load_schema()).iter_errors(document))
+    if error is None:
+        return ""
+    fault = f"{error.json_path}: {error.message}"
+    return fault if len(fault) <= LONGEST_FAULT else f"{fault[:200]} … {fault[-80:]}"
+
+
 def read_json(data: bytes) -> CircuitFile:
     """Circuit of a document that `write_json` wrote. Raises UserError that names the field at fault."""
     document = parse_document(data)
@@ -141,7 +175,7 @@ def read_json(data: bytes) -> CircuitFile:
         raise UserError(f"not a circuit file: its format is not {FORMAT!r}")
     if document.get("version") != VERSION:
         raise UserError(f"the circuit file has version {document.get('version')!r}; this release reads {VERSION}")
-    fault = check_value(document, load_schema())
+    fault = find_fault(document)
     if fault:
         raise UserError(f"not a circuit file: {fault}")
     circuit = decode_circuit(spell_floats(document))

@@ -20,7 +20,6 @@ from probes.errors import UserError
 from workbench.exports import EXPORTS
 from workbench.exports_graphml import clean_xml
 from workbench.exports_json import COPIED, encode_document, load_schema, read_json, write_json
-from workbench.exports_schema import check_value
 from workbench.exports_tables import EDGE_COLUMNS, NODE_COLUMNS
 from workbench.runs import Run
 
@@ -135,20 +134,20 @@ def edit_document(document: Any, path: list[Any], value: Any) -> None:
 
 
 FAULTS: list[tuple[list[Any], Any, str]] = [
-    (["nodes", 3, "score"], "high", r"\$\.nodes\[3\]\.score is 'high', wanted number"),
-    (["nodes", 0, "score"], None, r"\$\.nodes\[0\]\.score is None, wanted number"),
-    (["nodes", 0, "score"], True, r"\$\.nodes\[0\]\.score is True, wanted number"),
-    (["nodes", 0, "colour"], "red", r"\$\.nodes\[0\] has the unknown key 'colour'"),
-    (["nodes", 0, "id"], "m1", r"\$\.nodes\[0\]\.id is 'm1', wanted text of the form"),
-    (["nodes", 0, "kind"], "neuron", r"\$\.nodes\[0\]\.kind is 'neuron', wanted one of embedding"),
-    (["edges", 2, "role"], "o", r"\$\.edges\[2\]\.role is 'o', wanted one of q, k, v, in"),
-    (["edges", 2, "writer"], ..., r"\$\.edges\[2\]\.writer is missing"),
-    (["moves"], ..., r"\$\.moves is missing"),
-    (["plan", "layers"], 0, r"\$\.plan\.layers is 0, wanted 1 or more"),
-    (["plan", "layers"], 2.5, r"\$\.plan\.layers is 2.5, wanted integer"),
-    (["unit"], "bits", r"\$\.unit is 'bits', wanted one of logits, nats, probability"),
-    (["requested"], -1, r"\$\.requested is -1, wanted 0 or more"),
-    (["pair", "clean_tokens", 1], 7, r"\$\.pair\.clean_tokens\[1\] is 7, wanted string"),
+    (["nodes", 3, "score"], "high", r"\$\.nodes\[3\]\.score: 'high' is not of type 'number'"),
+    (["nodes", 0, "score"], None, r"\$\.nodes\[0\]\.score: None is not of type 'number'"),
+    (["nodes", 0, "score"], True, r"\$\.nodes\[0\]\.score: True is not of type 'number'"),
+    (["nodes", 0, "colour"], "red", r"\$\.nodes\[0\]: .*'colour' was unexpected"),
+    (["nodes", 0, "id"], "m1", r"\$\.nodes\[0\]\.id: 'm1' does not match"),
+    (["nodes", 0, "kind"], "neuron", r"\$\.nodes\[0\]\.kind: 'neuron' is not one of \['embedding'"),
+    (["edges", 2, "role"], "o", r"\$\.edges\[2\]\.role: 'o' is not one of \['q'"),
+    (["edges", 2, "writer"], ..., r"\$\.edges\[2\]: 'writer' is a required property"),
+    (["moves"], ..., r"\$: 'moves' is a required property"),
+    (["plan", "layers"], 0, r"\$\.plan\.layers: 0 is less than the minimum of 1"),
+    (["plan", "layers"], 2.5, r"\$\.plan\.layers: 2.5 is not of type 'integer'"),
+    (["unit"], "bits", r"\$\.unit: 'bits' is not one of \['logits'"),
+    (["requested"], -1, r"\$\.requested: -1 is less than the minimum of 0"),
+    (["pair", "clean_tokens", 1], 7, r"\$\.pair\.clean_tokens\[1\]: 7 is not of type 'string'"),
 ]
 
 
@@ -190,7 +189,7 @@ def test_references_must_hold(run: Run) -> None:
         (b"[]", "its format is not"),
         (b'{"format": "memory-circuits/run"}', "its format is not"),
         (b'{"format": "memory-circuits/circuit", "version": 2}', "version 2; this release reads 1"),
-        (b'{"format": "memory-circuits/circuit", "version": 1}', r"\$\.\w+ is missing"),
+        (b'{"format": "memory-circuits/circuit", "version": 1}', r"\$: '\w+' is a required property"),
     ],
 )
 def test_what_is_no_circuit_file_is_refused(data: bytes, message: str) -> None:
@@ -203,7 +202,7 @@ def test_a_number_that_no_float_holds_is_refused(run: Run, text: str) -> None:
     document = json.loads(write_json(run))
     document["edges"][0]["score"] = 12345678
     data = json.dumps(document).replace("12345678", text).encode()
-    with pytest.raises(UserError, match=r"\$\.edges\[0\]\.score is .*wanted number"):
+    with pytest.raises(UserError, match=r"\$\.edges\[0\]\.score: .* is not of type 'number'"):
         read_json(data)
 
 
@@ -219,24 +218,3 @@ def test_a_run_with_a_broken_number_is_not_written(run: Run) -> None:
     edges = (replace(run.circuit.edges[0], score=math.nan), *run.circuit.edges[1:])
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(replace(run, circuit=replace(run.circuit, edges=edges)))
-
-
-values = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["q", "in", "m1@0", "logits@4", ""]),
-    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.sampled_from(["id", "score"]), parts, max_size=2),
-    max_leaves=4,
-)
-
-
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
-@given(data=st.data(), value=values)
-def test_our_checker_agrees_with_jsonschema(build_run: Callable[..., Run], data: st.DataObject, value: Any) -> None:
-    document = json.loads(write_json(build_run(edges=4)))
-    path: list[Any] = [data.draw(st.sampled_from(sorted(document)))]
-    inner = document[path[0]]
-    while isinstance(inner, dict | list) and inner and data.draw(st.booleans()):
-        path.append(data.draw(st.sampled_from(sorted(inner) if isinstance(inner, dict) else range(len(inner)))))
-        inner = inner[path[-1]]
-    edit_document(document, path, value)
-    oracle = jsonschema.Draft202012Validator(load_schema()).is_valid(document)
-    assert (check_value(document, load_schema()) == "") == oracle
