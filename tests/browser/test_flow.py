@@ -33,8 +33,8 @@ def choose_first_fact(page: Any) -> None:
 
 
 def wait_or_tell(page: Any, wanted: Any) -> None:
-    """Wait for something that the model must work for; fail with the page's message when it shows one instead."""
-    message = page.get_by_test_id("stAlert").filter(has_text=re.compile("."))
+    """Wait for something that the model must work for; fail with the page's error when it shows one instead."""
+    message = page.get_by_test_id("stAlertContentError").filter(has_text=re.compile("."))
     wanted.or_(message).first.wait_for(timeout=PATIENCE)
     assert wanted.count(), message.first.inner_text()
 
