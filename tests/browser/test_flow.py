@@ -64,7 +64,7 @@ def test_ask_trace_click_link_download(base: str, browser: Any, witness: Any, ru
     (run,) = [load_run(path) for path in runs.iterdir()]
     assert read_link(page, "run") == next(runs.iterdir()).name
     clicked = select(page, nodes.nth(3))
-    page.get_by_role("button", name="Check exactly").wait_for(timeout=QUICK)
+    page.get_by_role("button", name="Check exactly").first.wait_for(timeout=QUICK)
     assert run.circuit.find_node(clicked) is not None
 
     page.locator(f'.node[data-id="{clicked}"]').focus()
@@ -119,7 +119,7 @@ def test_zoom_survives_a_selection_and_pins_stay(base: str, browser: Any, witnes
     page.get_by_role("button", name="Zoom in").click()
     view = page.locator("svg.picture").get_attribute("viewBox")
     select(page, nodes.nth(5))
-    page.get_by_role("button", name="Check exactly").wait_for(timeout=QUICK)
+    page.get_by_role("button", name="Check exactly").first.wait_for(timeout=QUICK)
     assert page.locator("svg.picture").get_attribute("viewBox") == view
     nodes.nth(6).click(modifiers=["Control"])
     page.locator(".node.pinned").wait_for(timeout=QUICK)
