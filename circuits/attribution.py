@@ -19,14 +19,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.circuit import EdgeScores
+from circuits.circuit import UNITS, EdgeScores
 from circuits.graph import Kind
-from circuits.metrics import UNITS
-from circuits.problem import Problem, Tick, Traced
+from circuits.problem import Problem, Traced
 from circuits.tracing import list_reader_tensors, pull_gradients
 from probes.attachments import Attachment, interpolate
 from probes.errors import UserError
 from probes.forward import Pass
+from probes.progress import Tick
 
 
 def contract(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from circuits.graph import Component, Kind, Plan, Wiring, parse_component, split_node
+from circuits.graph import Component, Plan, Wiring, parse_component, split_node
+
+# Unit of each metric, and so of every score under it.
+UNITS = {"logit-diff": "logits", "log-prob": "nats", "prob": "probability", "kl": "nats"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +116,6 @@ def mask_edges(circuit: Circuit, wiring: Wiring, positions: int) -> Bool[np.ndar
         reader, _ = split_node(edge.reader)
         mask[position, writers[writer], readers[reader, edge.role]] = True
     return mask
-
-
-def iterate_heads(component: Component, plan: Plan) -> Iterator[Component]:
-    """Heads (and their memory reads left out) that share a key-value head."""
-    for head in range(component.head * plan.group, (component.head + 1) * plan.group):
-        yield Component(Kind.HEAD, component.layer, head)
 
 
 def build_node(node: str, score: float, plan: Plan) -> Node:

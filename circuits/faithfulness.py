@@ -11,7 +11,8 @@ from jaxtyping import Bool
 
 from circuits.graph import Wiring
 from circuits.patching import count_rows, measure_masks
-from circuits.problem import Problem, Tick
+from circuits.problem import Problem
+from probes.progress import Tick
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,6 @@ from probes.errors import UserError
 
 Metric = Callable[[Float[Tensor, "batch pos d_vocab"]], Float[Tensor, " batch"]]
 
-UNITS = {"logit-diff": "logits", "log-prob": "nats", "prob": "probability", "kl": "nats"}
-
 
 @dataclass(frozen=True, slots=True)
 class Readout:

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.masking import run_masked
-from circuits.problem import Problem, Tick
+from circuits.problem import Problem
+from probes.progress import Tick
 
 # Numbers in the masks of one batch of patches (256 MB of float32).
 LARGEST_MASK = 1 << 26

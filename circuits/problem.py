@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,9 +17,8 @@ from probes.attachments import Attachment
 from probes.errors import UserError
 from probes.forward import Pass, Record
 from probes.models import Model
-
-# Told how far the work is (label, done, total); may raise to stop it.
-Tick = Callable[[str, int, int], None]
+from probes.progress import Tick, quiet
+from probes.prompts import require_equal_length
 
 # A metric that moves less than this from clean to ablated gives no scale to any score (float32 noise of logits).
 SMALLEST_CHANGE = 1e-4
@@ -151,21 +150,23 @@ def pose_problem(
     metric: str = "logit-diff",
     references: Sequence[Int[Tensor, "_ _"]] = (),
     summed: bool | None = None,
-    tick: Tick = lambda *_: None,
+    tick: Tick = quiet,
     differentiable: bool = False,
+    attention: bool = False,
 ) -> Problem:
     """Run clean and ablated once and set up the metric.
 
     `references` are the prompts of mean ablation (the counterfactuals where none are given). `summed` defaults to
     whether there are several pairs, whose positions mean different things; `differentiable` keeps the clean run on
-    its autograd graph, so that EAP needs no further forward pass. Raises UserError for prompts of unequal
-    length, an answer equal to the foil, activations that are not finite, and a metric that does not move between the
-    clean and the ablated run.
+    its autograd graph, so that EAP needs no further forward pass, and `attention` records its patterns.
+
+    Raises UserError for prompts of unequal length, an answer equal to the foil, activations that are not finite, and
+    a metric that does not move between the clean and the ablated run.
     """
     check_inputs(inputs, metric)
     tick("clean and ablated run", 0, 1)
     wiring = wire(plan_model(model, inputs.attachment))
-    record, logits = record_run(model, inputs.clean, inputs.attachment, differentiable=differentiable)
+    record, logits = record_run(model, inputs.clean, inputs.attachment, attention, differentiable)
     ablated_record = ablated_logits = mean = None
     if ablation == "counterfactual":
         ablated_record, ablated_logits = record_run(model, inputs.counterfactual, inputs.counterfactual_attachment)
@@ -223,11 +224,6 @@ def keep_memories(inputs: Inputs) -> Inputs:
 
 def check_inputs(inputs: Inputs, metric: str) -> None:
     """Raise UserError for pairs that no method can compare."""
-    lengths = inputs.clean.shape[1], inputs.counterfactual.shape[1]
-    if lengths[0] != lengths[1]:
-        raise UserError(
-            f"the prompt has {lengths[0]} tokens and the counterfactual {lengths[1]}: positions must match, so give a "
-            "counterfactual of the same length (a name that splits into as many tokens)"
-        )
+    require_equal_length(inputs.clean.shape[1], inputs.counterfactual.shape[1])
     if metric == "logit-diff" and bool((inputs.readout.answers == inputs.readout.foils).all(dim=1).any()):
         raise UserError("answer and foil are the same token: choose another foil, or the metric log-prob")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import streamlit as st
 
+from probes.progress import Tick
 from workbench import library
-from workbench.jobs import Holder, Job, Jobs, Tick
+from workbench.jobs import Holder, Job, Jobs
 from workbench.runs import Run, load_run
 from workbench.settings import Settings
 from workbench.views.links import check_run_name, list_run_names

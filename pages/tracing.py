@@ -10,8 +10,8 @@ import streamlit as st
 from pages.answers import Asked, Chosen
 from pages.session import is_busy, submit
 from probes.errors import UserError
+from probes.progress import Tick
 from workbench import library, pipeline
-from workbench.jobs import Tick
 from workbench.runs import save_run
 from workbench.settings import ABLATIONS, METHODS, METRICS, Choice, Question, Settings
 from workbench.views.links import list_run_names, name_run

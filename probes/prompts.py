@@ -81,6 +81,15 @@ def find_changes(first: Sequence[int], second: Sequence[int]) -> Iterator[Span]:
         yield Span("changed", start, len(first))
 
 
+def require_equal_length(prompt: int, counterfactual: int) -> None:
+    """Raise UserError unless a prompt and its counterfactual have as many tokens."""
+    if prompt != counterfactual:
+        raise UserError(
+            f"the prompt has {prompt} tokens and the counterfactual {counterfactual}: positions must match, so give a "
+            "counterfactual of the same length (a name that splits into as many tokens)"
+        )
+
+
 def pair_prompts(model: Model, clean: str, counterfactual: str, answer: str, foil: str, text: str = "") -> PromptPair:
     """Pair of two prompts. `text` is the part of the clean prompt that was put before the question, if any.
 
@@ -89,11 +98,7 @@ def pair_prompts(model: Model, clean: str, counterfactual: str, answer: str, foi
     answer, answer_id = encode_answer(model, answer, clean)
     foil, foil_id = encode_answer(model, foil, clean, "foil")
     ids, other = model.encode(clean), model.encode(counterfactual)
-    if len(ids) != len(other):
-        raise UserError(
-            f"the prompt has {len(ids)} tokens and the counterfactual {len(other)}: positions must match, so give a "
-            "counterfactual of the same length (a name that splits into as many tokens)"
-        )
+    require_equal_length(len(ids), len(other))
     spans = list(find_changes(ids, other))
     if text:
         spans.insert(0, Span("text", 0, min(len(model.encode(text)), len(ids))))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from probes.errors import UserError
 from probes.facts import Fact, find_fact
@@ -34,10 +34,6 @@ class Side:
     def build_prompt(self, template: str) -> str:
         """Prompt as it is fed, with the text before it."""
         return template.format(document=self.text, prompt=self.prompt) if self.text else self.prompt
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return {"prompt": self.prompt, "path": list(self.path), "memories": list(self.memories), "text": self.text}
 
 
 @dataclass(frozen=True, slots=True)

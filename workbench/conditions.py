@@ -12,10 +12,11 @@ from circuits.problem import record_run
 from probes.errors import UserError
 from probes.facts import Fact, find_fact
 from probes.models import Model
+from probes.progress import Tick
 from probes.prompts import encode_answer, find_named_fact
 from workbench.answers import Condition, Prediction
 from workbench.cases import Side, choose_memories, choose_path, read_text
-from workbench.engine import Engine, Tick
+from workbench.engine import Engine
 from workbench.settings import Question, Settings
 
 # Predictions shown in each condition.

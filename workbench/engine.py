@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probes.errors import UserError
 from probes.facts import Fact
+from probes.progress import Tick, quiet
 from workbench.library import find_shipped, read_shipped_facts, read_template
 from workbench.settings import Settings
 
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
     from probes.bank import Bank
     from probes.explicit import ExplicitMemories
     from probes.models import Model
-
-Tick = Callable[[str, int, int], None]
-
-
-def quiet(label: str, done: int, total: int) -> None:
-    """A tick that shows nothing."""
 
 
 @dataclass(frozen=True, slots=True)

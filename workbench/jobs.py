@@ -16,8 +16,8 @@ from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 from probes.errors import UserError
+from probes.progress import Tick
 
-Tick = Callable[[str, int, int], None]
 Value = TypeVar("Value")
 _log = logging.getLogger(__name__)
 

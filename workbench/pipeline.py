@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
+from probes.progress import Tick, quiet
 from workbench.answers import Condition
 from workbench.cases import Case, resolve
-from workbench.engine import Engine, Tick, open_engine, quiet
+from workbench.engine import Engine, open_engine
 from workbench.provenance import build_command, describe_memories, list_versions
 from workbench.runs import Recording, Run
 from workbench.settings import Question, Settings
@@ -77,6 +78,7 @@ def pose(engine: Engine, case: Case, settings: Settings, tick: Tick = quiet) -> 
         list_references(engine, settings) if settings.ablation == "mean" else (),
         tick=tick,
         differentiable=settings.method == "eap",
+        attention=True,
     )
 
 
@@ -110,9 +112,7 @@ def record_attention(problem: Problem) -> Recording:
     import numpy as np
     import torch
 
-    from circuits.problem import record_run
-
-    record, _ = record_run(problem.model, problem.inputs.clean, problem.inputs.attachment, attention=True)
+    record = problem.clean_record
     context, memory = [], []
     for layer in range(problem.model.layers):
         pattern = record.pattern[layer][0]
@@ -122,8 +122,8 @@ def record_attention(problem: Problem) -> Recording:
         context.append(pattern)
     empty = np.zeros((0,) * 5, dtype=np.float16)
     return Recording(
-        context=torch.stack(context).cpu().numpy().astype(np.float16),
-        memory=torch.stack(memory).cpu().numpy().astype(np.float16) if memory else empty,
+        context=torch.stack(context).detach().cpu().numpy().astype(np.float16),
+        memory=torch.stack(memory).detach().cpu().numpy().astype(np.float16) if memory else empty,
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from circuits.circuit import Circuit
-from workbench.engine import Engine, Tick, quiet
+from probes.progress import Tick, quiet
+from workbench.engine import Engine
 from workbench.pipeline import trace
 from workbench.runs import Run
 from workbench.settings import Question, Settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from circuits.circuit import UNITS
 from probes.errors import UserError
 
 
@@ -50,14 +51,18 @@ ABLATIONS: dict[str, Choice] = {
 }
 
 METRICS: dict[str, Choice] = {
-    "logit-diff": Choice("logit-diff", "Logit difference", "Logit of the answer minus logit of the foil.", "logits"),
-    "log-prob": Choice("log-prob", "Log-probability", "Natural logarithm of the answer's probability.", "nats"),
-    "prob": Choice("prob", "Probability", "Probability of the answer.", "probability"),
+    "logit-diff": Choice(
+        "logit-diff", "Logit difference", "Logit of the answer minus logit of the foil.", UNITS["logit-diff"]
+    ),
+    "log-prob": Choice(
+        "log-prob", "Log-probability", "Natural logarithm of the answer's probability.", UNITS["log-prob"]
+    ),
+    "prob": Choice("prob", "Probability", "Probability of the answer.", UNITS["prob"]),
     "kl": Choice(
         "kl",
         "Minus KL from the clean run",
         "Minus the Kullback-Leibler divergence of the next-token distribution from the clean run's; 0 is no change.",
-        "nats",
+        UNITS["kl"],
     ),
 }
 

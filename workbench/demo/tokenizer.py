@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,12 +73,3 @@ def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write tokenizer.json and tokenizer_config.json."""
     tokenizer.save_pretrained(folder)
-
-
-def measure_subjects(tokenizer: PreTrainedTokenizerFast, subjects: Sequence[str]) -> dict[int, int]:
-    """How many subjects have how many tokens."""
-    lengths: dict[int, int] = {}
-    for subject in subjects:
-        size = len(encode(tokenizer, " " + subject))
-        lengths[size] = lengths.get(size, 0) + 1
-    return dict(sorted(lengths.items()))
