@@ -14,18 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.circuit import UNITS, EdgeScores
 from circuits.graph import Kind
 from circuits.problem import Problem, Traced
 from circuits.tracing import list_reader_tensors, pull_gradients
 from probes.attachments import Attachment, interpolate
 from probes.errors import UserError
-from probes.forward import Pass
+from probes.forward import Pass, Record
+from probes.models import Model
 from probes.progress import Tick
 
 
@@ -74,10 +73,15 @@ def find_embedding(problem: Problem) -> int:
     return next(i for i, writer in enumerate(problem.wiring.writers) if writer.kind is Kind.EMBEDDING)
 
 
+def refuse_flat(problem: Problem) -> None:
+    """Raise UserError for a metric whose gradient is 0 at the clean run (KL): every score there would be 0."""
+    if problem.metric_name == "kl":
+        raise UserError("KL is flat at the clean run, so every score would be 0: use --method eap-ig or exact")
+
+
 def attribute(problem: Problem, tick: Tick) -> Float[Tensor, "pos writer reader"]:
     """EAP: scores with the gradient at the clean run. Raises UserError for a metric that is flat there (KL)."""
-    if problem.metric_name == "kl":
-        raise UserError("KL is flat at the clean run, so EAP would score every edge 0: use --method eap-ig or exact")
+    refuse_flat(problem)
     tick("backward pass", 0, 1)
     traced = problem.traced or trace_metric(problem, problem.inputs.attachment, None)
     return score_stages(problem, find_gradients(problem, traced))
@@ -103,20 +107,29 @@ def attribute_along_path(problem: Problem, steps: int, tick: Tick) -> Float[Tens
     return total / steps
 
 
-def collect_scores(problem: Problem, edges: Tensor, nodes: Tensor | None, method: str) -> EdgeScores:
-    """Scores at rest. Without exact node scores a node's is the sum over its outgoing edges (the chain rule).
+def list_written_streams(model: Model, record: Record) -> list[list[Tensor]]:
+    """For each layer the stream into which its attention and its MLP write: the next one that a reader takes in."""
+    assert record.final_stream is not None
+    after = [*(record.attention_stream[layer] for layer in range(1, model.layers)), record.final_stream]
+    return [[stream if model.parallel else record.mlp_stream[i], stream] for i, stream in enumerate(after)]
 
-    Raises UserError when a score is not finite.
+
+def attribute_nodes(problem: Problem, tick: Tick) -> Float[Tensor, "pos writer"]:
+    """Attribution patching of nodes (AtP): gradient at each writer's output times what the writer would lose.
+
+    All writers of a stage share one gradient, that of the stream they write into, which holds every later reader's; so
+    the score is the sum of the writer's outgoing EAP edges, at the cost of no edge. Raises UserError for KL.
     """
-    if not bool(torch.isfinite(edges).all()):
-        raise UserError("scores are not finite: the gradient overflows here; try --dtype float32 or --method exact")
-    nodes = edges.sum(dim=2) if nodes is None else nodes
-    return EdgeScores(
-        wiring=problem.wiring,
-        edges=edges.detach().float().cpu().numpy().astype(np.float32),
-        nodes=nodes.detach().float().cpu().numpy().astype(np.float32),
-        method=method,
-        ablation=problem.ablation,
-        metric=problem.metric_name,
-        unit=UNITS[problem.metric_name],
-    )
+    refuse_flat(problem)
+    tick("backward pass", 0, 1)
+    traced = problem.traced or trace_metric(problem, problem.inputs.attachment, None)
+    record = traced.record
+    streams = list_written_streams(problem.model, record)
+    flat = [record.attention_stream[0], *(stream for pair in streams for stream in pair)]
+    gradients = torch.autograd.grad(traced.value, flat, retain_graph=traced is problem.traced)
+    stages = [0 if w.layer < 0 else 1 + 2 * w.layer + (w.kind in (Kind.MLP, Kind.BANK)) for w in problem.wiring.writers]
+    with torch.no_grad():
+        scores = torch.stack(
+            [(problem.difference[w] * gradients[stage]).sum(dim=(0, 2)) for w, stage in enumerate(stages)], dim=1
+        )
+    return scores.sum(dim=0, keepdim=True) if problem.summed else scores

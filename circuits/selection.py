@@ -20,10 +20,13 @@ Mask = Bool[np.ndarray, "pos writer reader"]
 
 
 def rank_edges(scores: EdgeScores) -> np.ndarray:
-    """Flat indices of all existing edges, largest absolute score first; ties in order of position, writer, reader."""
-    size = np.where(scores.wiring.visible[None], np.abs(scores.edges), -1.0).ravel()
+    """Flat indices of all edges with a score, largest absolute score first; ties in order of position, writer, reader.
+
+    An edge of score 0 does nothing or was left out by the method (pruned, or measured on the logits alone).
+    """
+    size = np.where(scores.wiring.visible[None], np.abs(scores.edges), 0.0).ravel()
     order = np.argsort(-size, kind="stable")
-    return order[: int(scores.wiring.visible.sum()) * scores.edges.shape[0]]
+    return order[: np.count_nonzero(size)]
 
 
 def keep_strongest(scores: EdgeScores, count: int) -> Mask:

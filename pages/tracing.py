@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from probes.errors import UserError
 from probes.progress import Tick
 from workbench import library, pipeline
 from workbench.runs import save_run
-from workbench.settings import ABLATIONS, METHODS, METRICS, Choice, Question, Settings
+from workbench.settings import ABLATIONS, METHODS, METRICS, Choice, Method, Question, Settings
 from workbench.views.links import list_run_names, name_run
 from workbench.views.text import plain
 
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from workbench.pipeline import Engine
 
 
-def explain_choices(table: dict[str, Choice]) -> str:
+def explain_choices(table: Mapping[str, Choice | Method]) -> str:
     """Help text of a table of choices."""
-    return "\n\n".join(f"**{choice.label}**: {choice.explanation}" for choice in table.values())
+    costs = {name: f" Cost: {choice.cost}." for name, choice in table.items() if isinstance(choice, Method)}
+    return "\n\n".join(f"**{c.label}**: {c.explanation}{costs.get(name, '')}" for name, c in table.items())
 
 
 def build_question(asked: Asked, chosen: Chosen) -> Question:

@@ -18,7 +18,7 @@ from workbench.cases import Case, resolve
 from workbench.engine import Engine, open_engine
 from workbench.provenance import build_command, describe_memories, list_versions
 from workbench.runs import Recording, Run
-from workbench.settings import Question, Settings
+from workbench.settings import METHODS, Question, Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +77,7 @@ def pose(engine: Engine, case: Case, settings: Settings, tick: Tick = quiet) -> 
         settings.metric,
         list_references(engine, settings) if settings.ablation == "mean" else (),
         tick=tick,
-        differentiable=settings.method == "eap",
+        differentiable=METHODS[settings.method].at_clean,
         attention=True,
     )
 
@@ -94,17 +94,9 @@ def list_references(engine: Engine, settings: Settings) -> list[Tensor]:
 
 def score(problem: Problem, settings: Settings, tick: Tick) -> EdgeScores:
     """Scores of every edge and node by the chosen method."""
-    from circuits.attribution import attribute, attribute_along_path, collect_scores
-    from circuits.patching import patch_everything
+    from circuits.scoring import score as score_edges
 
-    nodes: Tensor | None = None
-    if settings.method == "exact":
-        edges, nodes = patch_everything(problem, tick)
-    elif settings.method == "eap-ig":
-        edges = attribute_along_path(problem, settings.steps, tick)
-    else:
-        edges = attribute(problem, tick)
-    return collect_scores(problem, edges, nodes, settings.method)
+    return score_edges(problem, settings.method, settings.choose_options(), tick)
 
 
 def record_attention(problem: Problem) -> Recording:
@@ -131,14 +123,14 @@ def extract(
     problem: Problem, scores: EdgeScores, recording: Recording, settings: Settings, tick: Tick
 ) -> tuple[Any, Faithfulness]:
     """Circuit of the strongest edges and how faithful it is."""
-    from circuits.circuit import mask_edges
+    from circuits.circuit import UNITS, mask_edges
     from circuits.faithfulness import measure_faithfulness
     from circuits.selection import select_circuit
 
     attention: np.ndarray = recording.context.astype("float32")
     circuit = select_circuit(scores, settings.edges, attention, problem.list_ends())
     mask = mask_edges(circuit, scores.wiring, problem.positions)
-    return circuit, measure_faithfulness(problem, mask, scores.unit, settings.seed, tick)
+    return circuit, measure_faithfulness(problem, mask, UNITS[problem.metric_name], settings.seed, tick)
 
 
 @dataclass(frozen=True, slots=True)

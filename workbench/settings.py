@@ -1,10 +1,14 @@
-"""What a person chooses: model, memories, method, ablation, metric; the tables that pages and commands list."""
+"""What a person chooses: model, memories, method, ablation, metric; the tables that pages and commands list.
+
+The table of methods is the engine's own (`circuits/methods.py`).
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
 from circuits.circuit import UNITS
+from circuits.methods import METHODS, Method, Options
 from probes.errors import UserError
 
 
@@ -17,24 +21,6 @@ class Choice:
     explanation: str
     unit: str = ""
 
-
-METHODS: dict[str, Choice] = {
-    "eap": Choice(
-        "eap",
-        "EAP",
-        "Edge attribution patching: first-order estimate at the clean run, all edges from one backward pass.",
-    ),
-    "eap-ig": Choice(
-        "eap-ig",
-        "EAP-IG (inputs)",
-        "Edge attribution patching with the gradient averaged along the straight path of inputs from ablated to clean.",
-    ),
-    "exact": Choice(
-        "exact",
-        "Exact patching",
-        "Every edge and every node ablated one by one and the metric measured again; no estimate, slow.",
-    ),
-}
 
 ABLATIONS: dict[str, Choice] = {
     "counterfactual": Choice(
@@ -67,13 +53,16 @@ METRICS: dict[str, Choice] = {
 }
 
 
+__all__ = ["ABLATIONS", "METHODS", "METRICS", "Choice", "Method", "Question", "Settings"]
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything but the question that decides a run.
 
     `model` is `shipped`, a folder or a hub name; `bank`, `memory` and `text` are `auto` (what the fact comes with),
     `none`, or a path. `memory` may also be `own`: the fact's explicit memory even if the fact was trained. `edges` is
-    the number asked for, `steps` the points of the path of `eap-ig`.
+    the number asked for, `steps` the points of the path of an integrated gradient.
     `device_map` spreads a large model over devices (then `device` is not used).
     """
 
@@ -100,6 +89,10 @@ class Settings:
         for name, low, high in (("edges", 1, 1_000_000), ("steps", 1, 1000), ("seed", 0, 2**31 - 1)):
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"{name} is {getattr(self, name)}: choose a whole number from {low} to {high}")
+
+    def choose_options(self) -> Options:
+        """What the methods take from the settings."""
+        return Options(steps=self.steps)
 
     def to_json(self) -> dict[str, object]:
         """As a JSON object, one key a setting."""

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.attribution import attribute, collect_scores
+from circuits.attribution import attribute
 from circuits.faithfulness import draw_random_masks, measure_faithfulness
 from circuits.metrics import build_readout
 from circuits.problem import Inputs, pose_problem
+from circuits.scoring import collect_scores
 from circuits.selection import keep_strongest
 from probes.attachments import Attachment
 from probes.errors import UserError

@@ -144,7 +144,7 @@ def test_equal_questions_get_equal_names_and_others_do_not(
         (["demo"], "COMMAND"),
         (["trace"], "either a fact or a prompt"),
         (["trace", "--fact", "f", "--prompt", "p"], "either a fact or a prompt"),
-        (["trace", *TRACED, "--method", "guess"], "'eap', 'eap-ig', 'exact'"),
+        (["trace", *TRACED, "--method", "guess"], ", ".join(map(repr, METHODS))),
         (["trace", *TRACED, "--ablation", "guess"], "'counterfactual', 'mean', 'zero'"),
         (["trace", *TRACED, "--metric", "guess"], "'logit-diff', 'log-prob', 'prob', 'kl'"),
         (["trace", *TRACED, "--edges", "many"], "--edges"),

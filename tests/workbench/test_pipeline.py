@@ -17,7 +17,7 @@ from workbench.engine import Engine, open_engine
 from workbench.pipeline import ask, check_node, trace
 from workbench.replaying import compare_runs, replay
 from workbench.runs import encode_run, load_run, save_run
-from workbench.settings import Question, Settings
+from workbench.settings import METHODS, Question, Settings
 
 SETTINGS = Settings(edges=60, device="cpu")
 SEEN = Question(fact="capital/France")
@@ -89,8 +89,10 @@ def test_text_in_the_prompt_is_a_span_and_its_answer_is_swapped(engine: Engine) 
     assert run.about["memories"]["text"]["text"] == "The capital of Anna is Oslo."
 
 
-@pytest.mark.parametrize("method", ["eap", "eap-ig", "exact"])
-@pytest.mark.parametrize("ablation", ["counterfactual", "mean", "zero"])
+@pytest.mark.parametrize(
+    ("method", "ablation"),
+    [(method, "counterfactual") for method in METHODS] + [("eap-ig", "mean"), ("eap", "zero"), ("exact-nodes", "mean")],
+)
 def test_every_method_and_ablation_runs(engine: Engine, method: str, ablation: str) -> None:
     """Each names itself in the circuit, and the command that is recorded says the same."""
     settings = replace(SETTINGS, method=method, ablation=ablation, edges=30, bank="none", memory="none")

@@ -89,7 +89,7 @@ def declare_method(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=DEFAULTS.steps,
-        help="points of the path of eap-ig (default: %(default)s)",
+        help="points of the path of an integrated gradient (default: %(default)s)",
     )
     group.add_argument(
         "--seed", metavar="N", type=int, default=DEFAULTS.seed, help="seed of everything random (default: %(default)s)"
