@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.connectivity import crosses, feed
 from circuits.graph import Wiring
 from circuits.patching import Patch, measure_patches
 from circuits.problem import Problem
-from circuits.selection import crosses, feed
 from probes.progress import Tick
 
 

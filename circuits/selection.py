@@ -1,22 +1,66 @@
-"""From scores to a circuit: the strongest edges on a path to the logits, joined by attention between positions."""
+"""From scores to the edges of a circuit: several rules in one table, each keeping only edges on a path to the logits.
+
+1. Every rule ranks by the absolute score: an edge that works against the answer is part of the mechanism too.
+2. An edge stays only when some source (embedding, explicit memory, bank block) reaches it and it reaches the logits
+   where they are read (`circuits/connectivity.py`); what a rule adds but no path uses falls away.
+3. `requested` edges are an upper bound: top-n and backward-greedy keep as many live edges as fit.
+
+Backward-greedy is the greedy rule of EAP-IG's `apply_greedy` (Hanna et al. 2024), with one difference: a head that
+joins the circuit asks for its keys and values at its own and at all earlier positions, since ours have positions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from circuits.circuit import Circuit, Edge, EdgeScores, Move, Node
-from circuits.graph import Component, Kind, Plan, Wiring
+from circuits.circuit import EdgeScores
+from circuits.connectivity import Mask, crosses, drop_dead_ends, feed
+from circuits.graph import Wiring
+from probes.errors import UserError
 
-# Attention below this probability is not drawn as a path between positions.
-SMALLEST_ATTENTION = 0.01
 
-# Kinds that bring something in: a circuit may start at them.
-SOURCES = (Kind.EMBEDDING, Kind.EXPLICIT, Kind.BANK)
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is asked of a selection.
 
-Mask = Bool[np.ndarray, "pos writer reader"]
+    `edges` is the largest number to keep (`threshold` takes no notice of it). `ends` are the positions at which the
+    logits are read. `threshold` is the smallest absolute score kept, in the scores' unit. `seconds` bounds the solver
+    of `optimal`. `pairs` are the scores of each prompt pair alone, which `stable` resamples `resamples` times from
+    `seed`, keeping what holds in at least `share` of them.
+    """
+
+    edges: int
+    ends: tuple[int, ...]
+    threshold: float = 0.0
+    seconds: float = 60.0
+    pairs: Float[np.ndarray, "pair pos writer reader"] | None = None
+    resamples: int = 200
+    share: float = 0.9
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """Edges kept, and what the rule has to say about them (numbers by name, such as the gap to the optimum)."""
+
+    mask: Mask
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """One rule: its name in commands and files, its label, one sentence of explanation, and the rule itself."""
+
+    name: str
+    label: str
+    explanation: str
+    select: Callable[[EdgeScores, Goal], Selected]
 
 
 def rank_edges(scores: EdgeScores) -> np.ndarray:
@@ -34,141 +78,147 @@ def keep_strongest(scores: EdgeScores, count: int) -> Mask:
     return keep_ranked(rank_edges(scores)[:count], scores.edges.shape)
 
 
-def keep_ranked(chosen: np.ndarray, shape: tuple[int, ...]) -> Mask:
+def keep_ranked(chosen: np.ndarray | Sequence[int], shape: tuple[int, ...]) -> Mask:
     """Mask of edges given by their flat indices."""
     mask = np.zeros(shape, dtype=bool)
     mask.ravel()[chosen] = True
     return mask
 
 
-def feed(wiring: Wiring) -> Bool[np.ndarray, "reader writer"]:
-    """Which readers feed which writers' outputs: a head's query, its key-value head's k and v, or the input."""
-    group = wiring.plan.group
+def fit_prefix(
+    ranked: np.ndarray | Sequence[int], shape: tuple[int, ...], wiring: Wiring, ends: Sequence[int], count: int
+) -> Mask:
+    """Live edges of the longest prefix of a ranking of which at most `count` survive once dead ends are dropped.
 
-    def belongs(reader: Component, writer: Component) -> bool:
-        if reader.kind is Kind.KEY_VALUE:
-            return writer.kind is Kind.HEAD and writer.layer == reader.layer and writer.head // group == reader.head
-        return reader == writer
-
-    return np.array([[belongs(r.component, w) for w in wiring.writers] for r in wiring.readers], dtype=bool)
-
-
-def crosses(wiring: Wiring) -> Bool[np.ndarray, " reader"]:
-    """Which readers pass on to later positions (keys and values)."""
-    return np.array([reader.component.kind is Kind.KEY_VALUE for reader in wiring.readers], dtype=bool)
-
-
-def drop_dead_ends(mask: Mask, wiring: Wiring, ends: Sequence[int]) -> Mask:
-    """Edges that lie on some path from a source to the logits at one of the positions `ends`.
-
-    Keys and values pass to their heads at the same and at later positions. Repeats until nothing more falls away.
+    More edges never make a live one dead, so the prefix is found by bisection.
     """
-    feeds, across = feed(wiring), crosses(wiring)
-    source = np.array([writer.kind in SOURCES for writer in wiring.writers])
-    logits = len(wiring.readers) - 1
-    mask = mask.copy()
-    while True:
-        fed = mask.any(axis=1)
-        reached = (fed & ~across) @ feeds
-        reached |= np.maximum.accumulate((fed & across) @ feeds, axis=0)
-        alive = mask & (reached | source)[:, :, None]
-        used = alive.any(axis=2)
-        wanted = used @ feeds[~across].T
-        needed = np.zeros(mask.shape[::2], dtype=bool)
-        needed[:, ~across] = wanted
-        later = np.maximum.accumulate(used[::-1], axis=0)[::-1]
-        needed[:, across] = later @ feeds[across].T
-        needed[:, logits] = False
-        needed[list(ends), logits] = True
-        alive &= needed[:, None, :]
-        if alive.sum() == mask.sum():
-            return mask
-        mask = alive
-
-
-def list_moves(
-    nodes: dict[str, Component], plan: Plan, attention: Float[np.ndarray, "layer head query_pos key_pos"]
-) -> tuple[Move, ...]:
-    """Attention arcs from the circuit's key-value heads to its heads, strongest first."""
-    moves = []
-    sources = [(node, c) for node, c in nodes.items() if c.kind is Kind.KEY_VALUE]
-    heads = [(node, c) for node, c in nodes.items() if c.kind is Kind.HEAD]
-    for source, component in sources:
-        start = int(source.rpartition("@")[2])
-        for target, head in heads:
-            stop = int(target.rpartition("@")[2])
-            if head.layer != component.layer or head.head // plan.group != component.head or stop < start:
-                continue
-            weight = float(attention[head.layer, head.head, stop, start])
-            if weight >= SMALLEST_ATTENTION:
-                moves.append(Move(source, target, round(weight, 6)))
-    return tuple(sorted(moves, key=lambda move: (-move.weight, move.source, move.target)))
-
-
-def score_node(scores: EdgeScores, component: Component, position: int) -> float:
-    """A writer's own score; for a key-value head the sum over its incoming edges; 0 for the logits."""
-    wiring = scores.wiring
-    if component.kind is Kind.LOGITS:
-        return 0.0
-    if component.kind is Kind.KEY_VALUE:
-        readers = [i for i, reader in enumerate(wiring.readers) if reader.component == component]
-        return float(scores.edges[position][:, readers].sum())
-    return float(scores.nodes[position, wiring.find_writer(component.name)])
-
-
-def assemble(
-    scores: EdgeScores, mask: Mask, requested: int, attention: Float[np.ndarray, "layer head query_pos key_pos"]
-) -> Circuit:
-    """Circuit of the edges in `mask`, strongest first, with its nodes and attention arcs."""
-    wiring = scores.wiring
-    edges: list[Edge] = []
-    components: dict[str, Component] = {}
-    for position, w, r in zip(*np.nonzero(mask), strict=True):
-        writer, reader = wiring.writers[w], wiring.readers[r]
-        ends = f"{writer.name}@{position}", f"{reader.component.name}@{position}"
-        components |= {ends[0]: writer, ends[1]: reader.component}
-        edges.append(Edge(*ends, role=reader.role, score=float(scores.edges[position, w, r])))
-    edges.sort(key=lambda edge: (-abs(edge.score), edge.writer, edge.reader, edge.role))
-    nodes = [
-        Node(component, position := int(node.rpartition("@")[2]), score_node(scores, component, position))
-        for node, component in components.items()
-    ]
-    nodes.sort(key=lambda node: (node.component.layer, node.component.name, node.position))
-    return Circuit(
-        plan=wiring.plan,
-        nodes=tuple(nodes),
-        edges=tuple(edges),
-        moves=list_moves(components, wiring.plan, attention),
-        method=scores.method,
-        ablation=scores.ablation,
-        metric=scores.metric,
-        unit=scores.unit,
-        requested=requested,
-        total=wiring.edges * mask.shape[0],
-    )
-
-
-def select_circuit(
-    scores: EdgeScores,
-    count: int,
-    attention: Float[np.ndarray, "layer head query_pos key_pos"],
-    ends: Sequence[int] | None = None,
-) -> Circuit:
-    """Circuit of the strongest edges that lie on a path to the logits, as many as there are within `count`.
-
-    The longest prefix of the ranking of which at most `count` edges survive once dead ends are dropped: more edges
-    never make a live one dead, so it is found by bisection. `ends` are the positions at which the logits are read,
-    the last one where none are given.
-    """
-    ends = ends or (scores.edges.shape[0] - 1,)
-    ranked = rank_edges(scores)
     low, high = 0, len(ranked)
-    best = np.zeros(scores.edges.shape, dtype=bool)
+    best = np.zeros(shape, dtype=bool)
     while low < high:
         middle = (low + high + 1) // 2
-        mask = drop_dead_ends(keep_ranked(ranked[:middle], best.shape), scores.wiring, ends)
+        mask = drop_dead_ends(keep_ranked(ranked[:middle], shape), wiring, ends)
         if int(mask.sum()) <= count:
             low, best = middle, mask
         else:
             high = middle - 1
-    return assemble(scores, best, count, attention)
+    return best
+
+
+def select_top(scores: EdgeScores, goal: Goal) -> Selected:
+    """The edges of largest absolute score, as many live ones as fit."""
+    return Selected(fit_prefix(rank_edges(scores), scores.edges.shape, scores.wiring, goal.ends, goal.edges))
+
+
+def select_above(scores: EdgeScores, goal: Goal) -> Selected:
+    """Every live edge whose absolute score reaches the threshold. Raises UserError when there is none."""
+    mask = scores.wiring.visible[None] & (np.abs(scores.edges) >= goal.threshold)
+    mask = drop_dead_ends(mask, scores.wiring, goal.ends)
+    if not mask.any():
+        raise UserError(
+            f"no path to the logits is made of edges that score {goal.threshold:g} {scores.unit} or more (the largest "
+            f"scores {float(np.abs(scores.edges).max()):.4g}): lower --threshold"
+        )
+    return Selected(mask)
+
+
+def grow_backward(scores: EdgeScores, ends: Sequence[int]) -> Iterator[int]:
+    """Flat indices of edges in the order in which they join, from the logits backwards.
+
+    The next edge is always the one of largest absolute score among those whose reader is in the circuit already; its
+    writer then joins with its own readers. Ties go to the lower index; edges of score 0 never join.
+    """
+    wiring, sizes = scores.wiring, np.abs(scores.edges)
+    feeds, across = feed(wiring), crosses(wiring)
+    heap: list[tuple[float, int, int]] = []
+    columns: dict[int, list[int]] = {}
+
+    def offer(column: int, place: int) -> None:
+        if place < len(columns[column]):
+            edge = columns[column][place]
+            heapq.heappush(heap, (-float(sizes.ravel()[edge]), edge, place))
+
+    def join(position: int, reader: int) -> None:
+        column = position * len(wiring.readers) + reader
+        if column not in columns:
+            writers = np.flatnonzero(wiring.visible[:, reader] & (sizes[position, :, reader] > 0))
+            order = writers[np.argsort(-sizes[position, writers, reader], kind="stable")]
+            columns[column] = [int(np.ravel_multi_index((position, w, reader), sizes.shape)) for w in order]
+            offer(column, 0)
+
+    for end in ends:
+        join(end, len(wiring.readers) - 1)
+    while heap:
+        _, edge, place = heapq.heappop(heap)
+        yield edge
+        position, writer, reader = (int(i) for i in np.unravel_index(edge, sizes.shape))
+        offer(position * len(wiring.readers) + reader, place + 1)
+        for own in np.flatnonzero(feeds[:, writer]).tolist():
+            for at in range(position + 1) if across[own] else (position,):
+                join(at, own)
+
+
+def select_backward(scores: EdgeScores, goal: Goal) -> Selected:
+    """Edges in the order of `grow_backward`, as many live ones as fit."""
+    growing = grow_backward(scores, goal.ends)
+    order: list[int] = []
+    while batch := list(islice(growing, max(goal.edges, len(order)))):
+        order += batch
+        if int(drop_dead_ends(keep_ranked(order, scores.edges.shape), scores.wiring, goal.ends).sum()) > goal.edges:
+            break
+    return Selected(fit_prefix(order, scores.edges.shape, scores.wiring, goal.ends, goal.edges))
+
+
+def select_optimal(scores: EdgeScores, goal: Goal) -> Selected:
+    """The live set of at most so many edges whose absolute scores add up to most (`circuits/optimum.py`)."""
+    from circuits.optimum import find_optimum
+
+    optimum = find_optimum(scores, goal.edges, goal.ends, goal.seconds)
+    return Selected(optimum.mask, {"sum": optimum.value, "bound": optimum.bound, "gap": optimum.gap})
+
+
+def select_stable(scores: EdgeScores, goal: Goal) -> Selected:
+    """Live edges that stay among the strongest, with their sign, when the pairs are resampled."""
+    from circuits.stability import count_stable
+
+    if goal.pairs is None or len(goal.pairs) < 2:
+        raise UserError(
+            "stable edges are found by resampling prompt pairs: give several (--pairs FILE, or --fact twice)"
+        )
+    shares = count_stable(goal.pairs, scores.wiring, goal.edges, goal.resamples, goal.seed)
+    return Selected(drop_dead_ends(shares >= goal.share, scores.wiring, goal.ends), {"share": goal.share})
+
+
+SELECTIONS: dict[str, Selection] = {
+    "top-n": Selection(
+        "top-n", "Strongest edges", "The edges of largest absolute score that lie on a path to the logits.", select_top
+    ),
+    "threshold": Selection(
+        "threshold",
+        "Above a threshold",
+        "Every edge on a path to the logits whose absolute score reaches the threshold, however many there are.",
+        select_above,
+    ),
+    "backward-greedy": Selection(
+        "backward-greedy",
+        "Backward from the logits",
+        "Grown from the logits: always the strongest edge into what is in the circuit already.",
+        select_backward,
+    ),
+    "optimal": Selection(
+        "optimal",
+        "Optimal under the budget",
+        "The edges of largest total absolute score among all sets of that size with paths to the logits (HiGHS).",
+        select_optimal,
+    ),
+    "stable": Selection(
+        "stable",
+        "Stable over pairs",
+        "Edges that stay among the strongest, with their sign, in most resamples of the prompt pairs.",
+        select_stable,
+    ),
+}
+
+
+def select_edges(scores: EdgeScores, name: str, goal: Goal) -> Selected:
+    """Edges by the rule of this name; none when no path fits. Raises UserError for what the rule cannot do."""
+    return SELECTIONS[name].select(scores, goal)

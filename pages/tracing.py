@@ -1,4 +1,4 @@
-"""The form that traces an answer: method, ablation, metric, edges and seed; the result is a saved run."""
+"""The form that traces an answer: method, ablation, metric, selection and seed; the result is a saved run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from circuits.selection import SELECTIONS, Selection
 from pages.answers import Asked, Chosen
 from pages.session import is_busy, submit
 from probes.errors import UserError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from workbench.pipeline import Engine
 
 
-def explain_choices(table: Mapping[str, Choice | Method]) -> str:
+def explain_choices(table: Mapping[str, Choice | Method | Selection]) -> str:
     """Help text of a table of choices."""
     costs = {name: f" Cost: {choice.cost}." for name, choice in table.items() if isinstance(choice, Method)}
     return "\n\n".join(f"**{c.label}**: {c.explanation}{costs.get(name, '')}" for name, c in table.items())
@@ -35,10 +36,10 @@ def build_question(asked: Asked, chosen: Chosen) -> Question:
 
 
 def choose_method(asked: Asked, question: Question) -> Settings:
-    """Method, ablation, metric, edges and seed."""
+    """Method, ablation and metric; how edges are selected; the seed."""
     names = list(ABLATIONS)
     comparable = bool(question.fact or question.counterfactual)
-    one, two, three, four, five = st.columns([2, 2, 2, 1, 1])
+    one, two, three = st.columns(3)
     method = one.selectbox(
         "Method", METHODS, format_func=lambda name: METHODS[name].label, key="method", help=explain_choices(METHODS)
     )
@@ -53,16 +54,33 @@ def choose_method(asked: Asked, question: Question) -> Settings:
     metric = three.selectbox(
         "Metric", METRICS, format_func=lambda name: METRICS[name].label, key="metric", help=explain_choices(METRICS)
     )
-    edges = four.number_input(
+    four, five, six, seven = st.columns([3, 2, 2, 2])
+    selection = four.selectbox(
+        "Selection",
+        SELECTIONS,
+        format_func=lambda name: SELECTIONS[name].label,
+        key="selection",
+        help=explain_choices(SELECTIONS),
+    )
+    edges = five.number_input(
         "Edges",
         1,
         100_000,
         200,
         step=50,
         key="edges-wanted",
-        help="How many edges to keep: the strongest that lie on a path to the logits.",
+        help="How many edges to keep at most, all on a path to the logits.",
     )
-    seed = five.number_input(
+    threshold = six.number_input(
+        "Threshold",
+        1e-6,
+        1e6,
+        0.01,
+        format="%g",
+        key="threshold",
+        help="Smallest absolute score that the selection above a threshold keeps, in the metric's unit.",
+    )
+    seed = seven.number_input(
         "Seed",
         0,
         2**31 - 1,
@@ -70,7 +88,16 @@ def choose_method(asked: Asked, question: Question) -> Settings:
         key="seed",
         help="Decides the counterfactual fact and the random circuits to compare with.",
     )
-    return replace(asked.settings, method=method, ablation=ablation, metric=metric, edges=int(edges), seed=int(seed))
+    return replace(
+        asked.settings,
+        method=method,
+        ablation=ablation,
+        metric=metric,
+        selection=selection,
+        edges=int(edges),
+        threshold=float(threshold),
+        seed=int(seed),
+    )
 
 
 def trace_and_save(engine: Engine, question: Question, settings: Settings, tick: Tick) -> str:

@@ -21,10 +21,9 @@ from workbench.runs import Recording, Run
 from workbench.settings import METHODS, Question, Settings
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
-    from circuits.circuit import EdgeScores
+    from circuits.circuit import Circuit, EdgeScores
     from circuits.faithfulness import Faithfulness
     from circuits.problem import Problem
 
@@ -42,7 +41,8 @@ def trace(engine: Engine, question: Question, settings: Settings, tick: Tick = q
     problem = pose(engine, case, settings, tick)
     scores = score(problem, settings, tick)
     recording = record_attention(problem)
-    circuit, faithfulness = extract(problem, scores, recording, settings, tick)
+    circuit, notes = select(scores, recording, problem.list_ends(), settings)
+    faithfulness = evaluate(problem, circuit, settings, tick)
     about = {
         "question": question.to_json(),
         "settings": settings.to_json(),
@@ -52,6 +52,7 @@ def trace(engine: Engine, question: Question, settings: Settings, tick: Tick = q
         "counterfactual_fact": case.other.id if case.other is not None else None,
         "pair": case.pair.to_json(),
         "conditions": [condition.to_json() for condition in conditions],
+        "selection": {"name": settings.selection, **notes},
         "faithfulness": faithfulness.to_json(),
         "versions": list_versions(),
         "command": build_command(question, settings),
@@ -119,18 +120,25 @@ def record_attention(problem: Problem) -> Recording:
     )
 
 
-def extract(
-    problem: Problem, scores: EdgeScores, recording: Recording, settings: Settings, tick: Tick
-) -> tuple[Any, Faithfulness]:
-    """Circuit of the strongest edges and how faithful it is."""
+def select(
+    scores: EdgeScores, recording: Recording, ends: tuple[int, ...], settings: Settings
+) -> tuple[Circuit, dict[str, float]]:
+    """Circuit by the chosen rule, and what the rule has to say about it."""
+    from circuits.assembly import assemble
+    from circuits.selection import Goal, select_edges
+
+    goal = Goal(settings.edges, ends, settings.threshold, settings.solver_seconds)
+    selected = select_edges(scores, settings.selection, goal)
+    return assemble(scores, selected.mask, settings.edges, recording.context.astype("float32")), selected.notes
+
+
+def evaluate(problem: Problem, circuit: Circuit, settings: Settings, tick: Tick) -> Faithfulness:
+    """How faithful a circuit is, beside random ones."""
     from circuits.circuit import UNITS, mask_edges
     from circuits.faithfulness import measure_faithfulness
-    from circuits.selection import select_circuit
 
-    attention: np.ndarray = recording.context.astype("float32")
-    circuit = select_circuit(scores, settings.edges, attention, problem.list_ends())
-    mask = mask_edges(circuit, scores.wiring, problem.positions)
-    return circuit, measure_faithfulness(problem, mask, UNITS[problem.metric_name], settings.seed, tick)
+    mask = mask_edges(circuit, problem.wiring, problem.positions)
+    return measure_faithfulness(problem, mask, UNITS[problem.metric_name], settings.seed, tick)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +155,9 @@ class Check:
 
 def check_node(engine: Engine, run: Run, node: str, tick: Tick = quiet) -> Check:
     """Patch one node of a saved run exactly. Raises UserError when the node or the run's facts are not there."""
+    from circuits.assembly import score_node
     from circuits.graph import Kind, parse_component, split_node
     from circuits.patching import patch_node, patch_reader
-    from circuits.selection import score_node
 
     name, position = split_node(node)
     component = parse_component(name, run.circuit.plan.layers)

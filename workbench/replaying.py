@@ -41,6 +41,8 @@ def compare_runs(first: Run, second: Run) -> tuple[Difference, ...]:
     rows: list[Difference] = []
     for key in ("model", "memories", "pair", "conditions", "faithfulness", "versions"):
         rows += compare_values(key, first.about[key], second.about[key])
+    if "selection" in first.about:
+        rows += compare_values("selection", first.about["selection"], second.about["selection"])
     arrays = {
         "scores.edges": (first.scores.edges, second.scores.edges),
         "scores.nodes": (first.scores.nodes, second.scores.nodes),

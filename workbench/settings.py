@@ -5,10 +5,12 @@ The table of methods is the engine's own (`circuits/methods.py`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 from circuits.circuit import UNITS
 from circuits.methods import METHODS, Method, Options
+from circuits.selection import SELECTIONS
 from probes.errors import UserError
 
 
@@ -62,7 +64,8 @@ class Settings:
 
     `model` is `shipped`, a folder or a hub name; `bank`, `memory` and `text` are `auto` (what the fact comes with),
     `none`, or a path. `memory` may also be `own`: the fact's explicit memory even if the fact was trained. `edges` is
-    the number asked for, `steps` the points of the path of an integrated gradient.
+    the number asked for, `threshold` the smallest absolute score (in the metric's unit) that the selection `threshold`
+    keeps, `solver_seconds` the time that `optimal` may take, `steps` the points of the path of an integrated gradient.
     `device_map` spreads a large model over devices (then `device` is not used).
     """
 
@@ -73,7 +76,10 @@ class Settings:
     method: str = "eap"
     ablation: str = "counterfactual"
     metric: str = "logit-diff"
+    selection: str = "top-n"
     edges: int = 200
+    threshold: float = 0.01
+    solver_seconds: float = 60.0
     seed: int = 0
     steps: int = 5
     dtype: str = "float32"
@@ -83,12 +89,20 @@ class Settings:
 
     def check(self) -> None:
         """Raise UserError for the first setting that is outside its table or range."""
-        for name, table in (("method", METHODS), ("ablation", ABLATIONS), ("metric", METRICS)):
+        for name, table in (
+            ("method", METHODS),
+            ("ablation", ABLATIONS),
+            ("metric", METRICS),
+            ("selection", SELECTIONS),
+        ):
             if getattr(self, name) not in table:
                 raise UserError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(table)}")
         for name, low, high in (("edges", 1, 1_000_000), ("steps", 1, 1000), ("seed", 0, 2**31 - 1)):
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"{name} is {getattr(self, name)}: choose a whole number from {low} to {high}")
+        for name in ("threshold", "solver_seconds"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}: choose a number above 0")
 
     def choose_options(self) -> Options:
         """What the methods take from the settings."""

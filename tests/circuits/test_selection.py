@@ -6,20 +6,25 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from circuits.assembly import assemble
 from circuits.circuit import EdgeScores, mask_edges
+from circuits.connectivity import SOURCES, drop_dead_ends
 from circuits.graph import Kind, Plan, Wiring, can_see, parse_component, split_node, wire
-from circuits.selection import SOURCES, drop_dead_ends, keep_strongest, select_circuit
+from circuits.optimum import find_optimum
+from circuits.selection import SELECTIONS, Goal, grow_backward, keep_ranked, keep_strongest, select_edges
+from circuits.stability import count_stable
 from probes.errors import UserError
 
 PLAN = Plan(layers=2, heads=4, kv_heads=2, explicit_layers=(1,), blocks=2, bank_layers=(0,), levels=1)
 POSITIONS = 4
+SMALL = Plan(layers=1, heads=1, kv_heads=1)
 
 
-def build_scores(plan: Plan, seed: int) -> EdgeScores:
+def build_scores(plan: Plan, seed: int, positions: int = POSITIONS) -> EdgeScores:
     """Random scores on every edge of a plan."""
     wiring = wire(plan)
     generator = np.random.default_rng(seed)
-    edges = (generator.normal(size=(POSITIONS, *wiring.visible.shape)) * wiring.visible).astype(np.float32)
+    edges = (generator.normal(size=(positions, *wiring.visible.shape)) * wiring.visible).astype(np.float32)
     return EdgeScores(wiring, edges, edges.sum(axis=2), "eap", "zero", "logit-diff", "logits")
 
 
@@ -62,7 +67,8 @@ def test_circuit_round_trips_through_its_mask() -> None:
     """A circuit's edges give back the mask they came from; nodes are the ends of edges; scores keep their sign."""
     scores = build_scores(PLAN, 1)
     attention = np.full((2, 4, POSITIONS, POSITIONS), 0.25, dtype=np.float32)
-    circuit = select_circuit(scores, 120, attention)
+    goal = Goal(120, (POSITIONS - 1,))
+    circuit = assemble(scores, select_edges(scores, "top-n", goal).mask, 120, attention)
     mask = mask_edges(circuit, scores.wiring, POSITIONS)
     assert mask.sum() == len(circuit.edges)
     assert 60 < len(circuit.edges) <= 120
@@ -75,6 +81,103 @@ def test_circuit_round_trips_through_its_mask() -> None:
         (source, start), (target, stop) = split_node(move.source), split_node(move.target)
         assert start <= stop
         assert parse_component(source, 2).head == parse_component(target, 2).head // 2
+
+
+@pytest.mark.parametrize("name", [name for name in SELECTIONS if name != "stable"])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_rule_keeps_edges_on_paths_within_the_budget(name: str, seed: int) -> None:
+    """Nothing more can be dropped, nothing that does not exist is kept, and the budget holds where there is one."""
+    scores = build_scores(Plan(layers=2, heads=2, kv_heads=1, bank_layers=(0,), levels=1), seed)
+    goal = Goal(40, (2, 3), threshold=1.0)
+    mask = select_edges(scores, name, goal).mask
+    assert np.array_equal(mask, drop_dead_ends(mask, scores.wiring, goal.ends))
+    assert not (mask & ~scores.wiring.visible).any()
+    assert mask.any()
+    if name == "threshold":
+        assert np.abs(scores.edges[mask]).min() >= 1.0
+    else:
+        assert 30 < mask.sum() <= 40
+
+
+def test_a_circuit_grows_backward_by_its_strongest_edge() -> None:
+    """Each edge that joins is the strongest of those into what is in the circuit by then, found by a full scan."""
+    scores = build_scores(PLAN, 3)
+    wiring, end = scores.wiring, POSITIONS - 1
+    order = list(grow_backward(scores, (end,)))
+    inside = {(end, len(wiring.readers) - 1)}
+    left = set(zip(*np.nonzero(np.broadcast_to(wiring.visible, scores.edges.shape)), strict=True))
+    for flat in order[:150]:
+        edge = np.unravel_index(flat, scores.edges.shape)
+        best = max((e for e in left if (e[0], e[2]) in inside), key=lambda e: abs(scores.edges[e]))
+        assert tuple(edge) == best
+        left.remove(best)
+        position, writer = best[0], wiring.writers[best[1]]
+        for r, reader in enumerate(wiring.readers):
+            part = reader.component
+            if part == writer:
+                inside.add((position, r))
+            if part.kind is Kind.KEY_VALUE and (part.layer, part.head) == (writer.layer, writer.head // 2):
+                inside |= {(p, r) for p in range(position + 1) if writer.kind is Kind.HEAD}
+    assert len(set(order)) == len(order)
+
+
+@pytest.fixture(scope="module")
+def small_circuits() -> list[np.ndarray]:
+    """Every circuit (set of edges without dead ends) of a graph of ten live edges, by trying all subsets."""
+    wiring = wire(SMALL)
+    whole = np.broadcast_to(wiring.visible, (2, *wiring.visible.shape))
+    live = np.flatnonzero(drop_dead_ends(whole, wiring, (1,)))
+    assert len(live) == 10
+    subsets = [live[[bool(bits >> i & 1) for i in range(len(live))]] for bits in range(1, 1 << len(live))]
+    masks = [keep_ranked(subset, whole.shape) for subset in subsets]
+    return [mask for mask in masks if np.array_equal(mask, drop_dead_ends(mask, wiring, (1,)))]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_integer_programme_finds_the_brute_force_optimum(small_circuits: list[np.ndarray], seed: int) -> None:
+    """No circuit within the budget has more score; top-n and backward-greedy have at most as much."""
+    scores = build_scores(SMALL, seed, positions=2)
+    values = [(int(mask.sum()), float(np.abs(scores.edges[mask]).sum())) for mask in small_circuits]
+    for budget in (1, 3, 4, 6, 9):
+        found = find_optimum(scores, budget, (1,), 20.0)
+        assert found.value == pytest.approx(max(value for size, value in values if size <= budget), rel=1e-5)
+        assert found.gap <= 1e-6 and found.mask.sum() <= budget
+        for name in ("top-n", "backward-greedy"):
+            other = SELECTIONS[name].select(scores, Goal(budget, (1,))).mask
+            assert np.abs(scores.edges[other]).sum() <= found.value * (1 + 1e-6)
+
+
+def test_the_optimum_is_refused_when_it_cannot_be_found() -> None:
+    """A graph beyond the limit and a solver out of time are clear errors; so is a selection without any path."""
+    scores = build_scores(Plan(layers=12, heads=12, kv_heads=12), 0, positions=2)
+    with pytest.raises(UserError, match="integer programme takes"):
+        find_optimum(scores, 100, (1,), 1.0)
+    scores = build_scores(PLAN, 0)
+    with pytest.raises(UserError, match="was stopped after"):
+        find_optimum(scores, 40, (POSITIONS - 1,), 1e-3)
+    with pytest.raises(UserError, match="lower --threshold"):
+        select_edges(scores, "threshold", Goal(10, (POSITIONS - 1,), threshold=100.0))
+
+
+def test_stable_edges_are_those_that_resampling_keeps() -> None:
+    """Planted edges with the same score in all pairs stay; those that one pair alone has, or whose sign flips, go."""
+    wiring = wire(Plan(layers=1, heads=1, kv_heads=1))
+    pairs = np.zeros((8, 1, *wiring.visible.shape), dtype=np.float32)
+    constant, outlier, flipping = (tuple(e) for e in np.argwhere(wiring.visible)[:3])
+    pairs[:, 0][:, constant[0], constant[1]] = -1.0
+    pairs[0, 0][outlier] = 40.0
+    pairs[:, 0][:, flipping[0], flipping[1]] = [3, -3] * 4
+    shares = count_stable(pairs, wiring, 2, 400, seed=0)[0]
+    assert shares[constant] > 0.6
+    # The one pair is in a draw of eight with probability 1 - (7/8)^8.
+    assert shares[outlier] == pytest.approx(1 - (7 / 8) ** 8, abs=0.08)
+    assert shares[flipping] < 0.5
+    assert not shares[~wiring.visible].any()
+    scores = EdgeScores(
+        wiring, pairs.mean(axis=0), pairs.mean(axis=0).sum(axis=2), "eap", "zero", "logit-diff", "logits"
+    )
+    with pytest.raises(UserError, match="give several"):
+        select_edges(scores, "stable", Goal(4, (0,)))
 
 
 def test_more_edges_than_there_are_keep_the_whole_graph() -> None:

@@ -102,6 +102,20 @@ def test_every_method_and_ablation_runs(engine: Engine, method: str, ablation: s
     assert "--edges 30" in run.about["command"]
 
 
+@pytest.mark.parametrize("selection", ["threshold", "backward-greedy", "optimal"])
+def test_every_selection_runs_and_is_recorded(engine: Engine, selection: str) -> None:
+    """The rule is named in the run and its command, with what it says about the circuit; stable needs several pairs."""
+    settings = replace(SETTINGS, selection=selection, threshold=0.05, memory="none")
+    run = trace(engine, SEEN, settings)
+    assert run.about["selection"]["name"] == selection
+    assert f"--selection {selection}" in run.about["command"]
+    if selection == "threshold":
+        assert min(abs(edge.score) for edge in run.circuit.edges) >= 0.05
+    if selection == "optimal":
+        assert run.about["selection"]["gap"] <= 1e-6
+        assert run.about["selection"]["sum"] == pytest.approx(sum(abs(edge.score) for edge in run.circuit.edges))
+
+
 @pytest.mark.parametrize(("metric", "unit"), [("log-prob", "nats"), ("prob", "probability"), ("kl", "nats")])
 def test_every_metric_has_its_unit(engine: Engine, metric: str, unit: str) -> None:
     """Metrics other than the logit difference run by integrated gradients and carry their unit."""

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
+from circuits.selection import SELECTIONS
 from probes.errors import UserError
 from workbench.commands.command import list_choices
 from workbench.settings import ABLATIONS, METHODS, METRICS, Question, Settings
@@ -78,11 +79,32 @@ def declare_method(parser: argparse.ArgumentParser) -> None:
             f"--{name}", choices=tuple(table), default=default, help=f"{list_choices(table)} (default: %(default)s)"
         )
     group.add_argument(
+        "--selection",
+        choices=tuple(SELECTIONS),
+        default=DEFAULTS.selection,
+        help=f"{list_choices(SELECTIONS)} (default: %(default)s)",
+    )
+    group.add_argument(
+        "--threshold",
+        metavar="X",
+        type=float,
+        default=DEFAULTS.threshold,
+        help="smallest absolute score that the selection `threshold` keeps, in the metric's unit "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--solver-seconds",
+        metavar="S",
+        type=float,
+        default=DEFAULTS.solver_seconds,
+        help="time that the selection `optimal` may take (default: %(default)s)",
+    )
+    group.add_argument(
         "--edges",
         metavar="N",
         type=int,
         default=DEFAULTS.edges,
-        help="edges to keep: the strongest that lie on a path to the logits (default: %(default)s)",
+        help="edges to keep at most, all on a path to the logits (default: %(default)s)",
     )
     group.add_argument(
         "--steps",
