@@ -1,4 +1,4 @@
-"""`demo train` and `demo evaluate`: the shipped model made again, or one like it, and measured."""
+"""`demo train`, `demo evaluate`, `demo experiments`: the shipped model made again, or one like it, and measured."""
 
 from __future__ import annotations
 
@@ -35,13 +35,42 @@ def train_demo(options: argparse.Namespace) -> Answer:
     return Answer({"folder": str(out), "config": options.config}, f"trained: {clean_text(out)}")
 
 
+def find_demo(name: str | None) -> Path:
+    """Folder of a demo model, the shipped one where none is named. Raises `UserError` when there is none."""
+    folder = Path(name) if name else find_shipped()
+    if not folder.is_dir():
+        raise UserError(f"no folder {str(name)[:200]!r}: name one that `memory-circuits demo train` made")
+    return folder
+
+
+def declare_experiments(parser: argparse.ArgumentParser) -> None:
+    """The folder of the demo model, where work in progress lives, and which experiments."""
+    parser.add_argument("folder", metavar="FOLDER", help="folder of a trained demo; its `experiments` folder is filled")
+    parser.add_argument("--work", metavar="FOLDER", required=True, help="folder for work in progress; go on with it")
+    parser.add_argument("--only", metavar="NAME", action="append", default=[], help="one experiment; may be repeated")
+
+
+def run_experiments(options: argparse.Namespace) -> Answer:
+    """Train the comparisons of the model card."""
+    from probes.models import quieten_libraries
+    from workbench import demo
+
+    folder = find_demo(options.folder)
+    quieten_libraries()
+    with show_progress() as tick:
+        rows = demo.run_experiments(folder, Path(options.work), options.only, tick)
+    table = format_table(HEADINGS, [[row[name] for name in HEADINGS] for row in rows])
+    return Answer({"folder": str(folder), "rows": rows}, table)
+
+
 def declare_evaluate(parser: argparse.ArgumentParser) -> None:
     """The folder and how much of it."""
     parser.add_argument("folder", metavar="FOLDER", nargs="?", help="folder of a trained demo; left out, the shipped")
     parser.add_argument(
         "--seed", metavar="N", type=int, default=0, help="seed of the choice of facts (default: %(default)s)"
     )
-    parser.add_argument("--limit", metavar="N", type=int, help="facts per row; left out, all of them")
+    parser.add_argument("--limit", metavar="N", type=int, help="facts per row; left out, 200")
+    parser.add_argument("--card", metavar="FILE", help="Markdown file whose tables are replaced by these")
 
 
 def evaluate_demo(options: argparse.Namespace) -> Answer:
@@ -49,13 +78,15 @@ def evaluate_demo(options: argparse.Namespace) -> Answer:
     from probes.models import quieten_libraries
     from workbench import demo
 
-    folder = Path(options.folder) if options.folder else find_shipped()
-    if not folder.is_dir():
-        raise UserError(f"no folder {options.folder[:200]!r}: name one that `memory-circuits demo train` made")
+    folder = find_demo(options.folder)
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit is {options.limit}: give a whole number from 1, or leave it out")
     quieten_libraries()
     rows = demo.evaluate(folder, seed=options.seed, limit=options.limit)
+    if options.card:
+        from workbench.demo.card import write_tables
+
+        write_tables(Path(options.card), rows)
     table = format_table(HEADINGS, [[row[name] for name in HEADINGS] for row in rows])
     return Answer({"folder": str(folder), "rows": rows}, table)
 
@@ -74,4 +105,12 @@ EVALUATE = Command(
     "memory-circuits demo evaluate --limit 100",
     declare_evaluate,
     evaluate_demo,
+)
+
+EXPERIMENTS = Command(
+    "demo experiments",
+    "Train what the model card compares a demo model with: alone, memory kinds, depth, memory layers, two stages.",
+    "memory-circuits demo experiments demo-model --work demo-work --only depth",
+    declare_experiments,
+    run_experiments,
 )

@@ -12,7 +12,7 @@ from probes.errors import UserError
 from workbench.commands.application import APP
 from workbench.commands.asking import ASK
 from workbench.commands.command import PROGRAM, Command
-from workbench.commands.demo import EVALUATE, TRAIN
+from workbench.commands.demo import EVALUATE, EXPERIMENTS, TRAIN
 from workbench.commands.exporting import EXPORT
 from workbench.commands.facts import FACTS
 from workbench.commands.health import DOCTOR
@@ -33,6 +33,7 @@ COMMANDS: tuple[Command, ...] = (
     APP,
     TRAIN,
     EVALUATE,
+    EXPERIMENTS,
 )
 FAMILIES = {"demo": "Train the demo model again, or measure it."}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +28,15 @@ def evaluate(folder: Path, *, seed: int = 0, limit: int | None = None) -> list[d
     from workbench.demo import evaluation
 
     return evaluation.evaluate(folder, seed=seed, limit=limit)
+
+
+def run_experiments(
+    folder: Path,
+    work: Path,
+    only: Sequence[str] = (),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Train what the model card compares a demo model with, see `workbench.demo.experiments`; rows as `evaluate`'s."""
+    from workbench.demo import experiments
+
+    return experiments.run_experiments(folder, work, only, progress)

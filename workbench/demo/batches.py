@@ -14,13 +14,24 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from workbench.demo.config import Config
-from workbench.demo.corpus import Passage, Segment, answer_questions, invent_reading, write_reading
+from workbench.demo.corpus import (
+    KIND_WEIGHTS,
+    KINDS,
+    Passage,
+    Segment,
+    answer_questions,
+    invent_reading,
+    write_reading,
+)
 from workbench.demo.network import FETCHED, GENERIC, NONE
 from workbench.demo.tasks import write_drill
 from workbench.demo.tokenizer import encode
 from workbench.demo.world import World
 
 Row = tuple[list[int], list[bool]]
+
+# Steps whose rows are sorted by length together.
+SORTED_STEPS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +126,32 @@ class Batches:
     def _pick(self, step: int) -> list[int]:
         epoch, place = divmod(step, self.per_epoch)
         if self._order[0] != epoch:
+            draw = random.Random(f"epoch/{self.config.seed}/{epoch}")
             order = list(range(len(self.rows)))
-            random.Random(f"epoch/{self.config.seed}/{epoch}").shuffle(order)
-            self._order = (epoch, order)
+            draw.shuffle(order)
+            self._order = (epoch, self._sort_by_length(order, draw))
         size = self.config.training.rows
         return self._order[1][place * size : (place + 1) * size]
 
+    def _sort_by_length(self, order: list[int], draw: random.Random) -> list[int]:
+        # Rows of a step about equally long, or a third of the work would be on padding; which steps come first stays
+        # a matter of chance.
+        size = self.config.training.rows
+        steps: list[list[int]] = []
+        for start in range(0, self.per_epoch * size, SORTED_STEPS * size):
+            window = sorted(order[start : start + SORTED_STEPS * size], key=lambda row: len(self.rows[row][0]))
+            own = [window[first : first + size] for first in range(0, len(window), size)]
+            draw.shuffle(own)
+            steps += own
+        return [row for step in steps for row in step]
+
     def passages_at(self, step: int) -> Rows:
-        """Passages of the corpus of facts, each with the blocks that its own text fetches."""
+        """Passages of the corpus of facts, each with the blocks that its own text fetches; a few with another's."""
         draw = random.Random(f"passages/{self.config.seed}/{step}")
         chosen = self._pick(step)
-        return self._collate([self.rows[i] for i in chosen], [self.paths[i] for i in chosen], step, draw)
+        wrong = self.config.bank.wrong_share
+        paths = [draw.choice(self.all_leaves) if draw.random() < wrong else self.paths[i] for i in chosen]
+        return self._collate([self.rows[i] for i in chosen], paths, step, draw)
 
     def abstract_at(self, step: int) -> Rows:
         """Rows to learn reading and the abstract tasks from; their blocks are those of a document of the same kind."""
@@ -140,23 +166,37 @@ class Batches:
             paths.append(draw.choice(self.all_leaves))
         return self._collate(rows, paths, step, draw)
 
-    def memory_at(self, step: int) -> MemoryRows:
-        """Rows that read explicit memory: 50% their own reference alone, 35% with four others, 15% only others'."""
+    def texts_at(self, step: int, count: int) -> Rows:
+        """Rows with texts and questions about them, without blocks."""
+        draw = random.Random(f"texts/{self.config.seed}/{step}")
+        rows = [self.encoder.encode_row(write_reading(self.world, draw)[0]) for _ in range(count)]
+        return self._collate(rows, [self.all_leaves[0]] * count, 0, draw)
+
+    def memory_at(self, step: int, count: int | None = None) -> MemoryRows:
+        """Rows that read explicit memory: a quarter their own reference alone, half with four others, the rest others.
+
+        Half of the references are about one kind of entity, so that telling them apart takes the subject's name. Rows
+        that read only what does not concern them are passages, exercises, and texts with questions.
+        """
         draw = random.Random(f"memory/{self.config.seed}/{step}")
-        count = self.config.memory.rows
-        readings = [invent_reading(self.world, draw, draw.choice((1, 2, 2, 3, 4))) for _ in range(count)]
+        count = self.config.memory.rows if count is None else count
+        kind = draw.choices(KINDS, KIND_WEIGHTS)[0]
+        readings = [
+            invent_reading(self.world, draw, draw.choice((1, 2, 2, 3, 4)), kind if number % 2 else None)
+            for number in range(count)
+        ]
         rows, paths, chosen = [], [], []
         for number, reading in enumerate(readings):
             others = draw.sample([i for i in range(count) if i != number], min(4, count - 1))
             case = draw.random()
-            if case < 0.85:
+            if case < 0.75:
                 rows.append(self.encoder.encode_row(answer_questions(reading, 3)))
                 paths.append(draw.choice(self.leaves[reading.kind]))
-                mine = [number] if case < 0.5 else draw.sample([number, *others], len(others) + 1)
+                mine = [number] if case < 0.25 else draw.sample([number, *others], len(others) + 1)
             else:
-                place = draw.randrange(len(self.rows))
-                rows.append(self.rows[place])
-                paths.append(self.paths[place])
+                row, path = self._draw_unrelated(draw)
+                rows.append(row)
+                paths.append(path)
                 mine = others[: draw.choice((1, 4))]
             chosen.append(mine + [-1] * (5 - len(mine)))
         prefix, most = self.config.corpus.prefix, self.config.memory.offset
@@ -167,6 +207,16 @@ class Batches:
             answers[place] = torch.isin(references[place], torch.tensor(known)) & valid[place]
         collated = self._collate(rows, paths, step, draw)
         return MemoryRows(collated, references, valid, answers, torch.tensor(chosen))
+
+    def _draw_unrelated(self, draw: random.Random) -> tuple[Row, NDArray[np.int64]]:
+        case = draw.random()
+        if case < 0.4:
+            place = draw.randrange(len(self.rows))
+            return self.rows[place], self.paths[place]
+        if case < 0.7:
+            return self.encoder.encode_row(write_drill(self.world, draw)), draw.choice(self.all_leaves)
+        segments, kind = write_reading(self.world, draw)
+        return self.encoder.encode_row(segments), draw.choice(self.leaves[kind])
 
     def _collate(self, rows: Sequence[Row], paths: Sequence[NDArray[np.int64]], step: int, draw: random.Random) -> Rows:
         ids = pad_rows([row[0] for row in rows], self.encoder.pad)

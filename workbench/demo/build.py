@@ -101,18 +101,27 @@ def measure_plain_hits(
     return [float(hit) for hit in (plain.route(asked) == plain.route(vectors)[homes]).mean(0)]
 
 
-def learn(
-    material: Material, checkpoint: Path, *, resume: bool, progress: Progress | None = None
-) -> tuple[Learner, list[dict[str, float]]]:
-    """Train anchor and bank on the material; on a CUDA device where there is one."""
-    config, encoder = material.config, Encoder(material.tokenizer)
+def make_batches(material: Material) -> Batches:
+    """The rows of every step of training on the material."""
     leaves: dict[str, list[NDArray[np.int64]]] = {}
     for name, path in material.document_paths.items():
         leaves.setdefault(name.split("/")[0], []).append(path)
-    batches = Batches(config, material.world, material.passages, material.passage_paths, leaves, encoder)
+    encoder = Encoder(material.tokenizer)
+    return Batches(material.config, material.world, material.passages, material.passage_paths, leaves, encoder)
+
+
+def start_learner(material: Material) -> Learner:
+    """An untrained anchor and bank; on a CUDA device where there is one."""
     tokenizer = material.tokenizer
     ids = tuple(int(token) for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id))
-    learner = Learner(config, len(tokenizer), (ids[0], ids[1], ids[2]))
-    learner.to("cuda" if torch.cuda.is_available() else "cpu")
-    log = train_model(config, learner, batches, checkpoint, resume=resume, report=progress)
+    learner = Learner(material.config, len(tokenizer), (ids[0], ids[1], ids[2]))
+    return learner.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def learn(
+    material: Material, checkpoint: Path, *, resume: bool, progress: Progress | None = None
+) -> tuple[Learner, list[dict[str, float]]]:
+    """Train anchor and bank on the material."""
+    learner = start_learner(material)
+    log = train_model(material.config, learner, make_batches(material), checkpoint, resume=resume, report=progress)
     return learner.to("cpu").eval(), log

@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from probes.errors import UserError
+from workbench.storage import write_file
+
 Row = dict[str, Any]
+EXPERIMENTS = {
+    "memory kinds": "Memory kinds: blocks of one size on the frozen anchor trained alone, by bucket",
+    "depth": "Depth: FFN blocks of one size in some layers, by bucket",
+    "memory layers": "Memory layers: never-seen facts before and after the same short training",
+    "two stages": "Two stages: memory from the start or after warm-up, mean over seeds (each seed)",
+}
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
@@ -13,69 +22,91 @@ def render_tables(rows: list[Row]) -> str:
     """All tables as Markdown, percent with the bootstrap 95% interval; the text that the model card carries."""
     parts = [
         "### Long tail: trained facts by frequency bucket (1 rarest, 5 most frequent)",
-        *(_render_long_tail(rows, paraphrase) for paraphrase in ("seen", "held-out")),
+        *(render_long_tail(rows, paraphrase) for paraphrase in ("seen", "held-out")),
         "### Explicit memory: facts that training never stated",
-        _render_memory(rows),
+        render_grid(rows, "explicit memory", "paraphrase", " paraphrase"),
         "### Abstract tasks, with each memory attached",
-        _render_abstract(rows),
+        render_abstract(rows),
     ]
+    for experiment, title in EXPERIMENTS.items():
+        if any(row["experiment"] == experiment for row in rows):
+            column = "bucket" if experiment in ("memory kinds", "depth") else "paraphrase"
+            parts += [f"### {title}", render_grid(join_seeds(rows, experiment), experiment, column)]
     return "\n\n".join(parts)
 
 
-def _cell(rows: list[Row], **wanted: Any) -> str:
-    found = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
-    if not found:
+def join_seeds(rows: list[Row], experiment: str) -> list[Row]:
+    """Rows of one experiment; those that differ in their seed alone become one, with the mean and each seed's own."""
+    groups: dict[tuple[str, Any, str], list[Row]] = {}
+    for row in rows:
+        if row["experiment"] == experiment:
+            name = row["condition"].split(", seed ")[0]
+            groups.setdefault((name, row["bucket"], row["paraphrase"]), []).append(row)
+    return [
+        {
+            **group[0],
+            "condition": name,
+            "accuracy": sum(row["accuracy"] for row in group) / len(group),
+            "seeds": [row["accuracy"] for row in group] if len(group) > 1 else None,
+        }
+        for (name, _, _), group in groups.items()
+    ]
+
+
+def render_cell(rows: list[Row], **wanted: Any) -> str:
+    """Percent right of the first row with these values, with its interval, or with each seed's percent."""
+    row = next((row for row in rows if all(row[key] == value for key, value in wanted.items())), None)
+    if row is None:
         return "-"
-    row = found[0]
+    if row.get("seeds"):
+        return f"{100 * row['accuracy']:.1f} ({', '.join(f'{100 * seed:.0f}' for seed in row['seeds'])})"
     return f"{100 * row['accuracy']:.1f} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
 
 
-def _count(rows: list[Row], **wanted: Any) -> int:
-    return next((int(row["n"]) for row in rows if all(row[key] == value for key, value in wanted.items())), 0)
-
-
-def _table(head: list[str], body: list[list[str]]) -> str:
+def render_table(head: list[str], body: list[list[str]]) -> str:
+    """A Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(line) + " |" for line in body])
 
 
-def _conditions(rows: list[Row], experiment: str) -> list[str]:
-    return list(dict.fromkeys(row["condition"] for row in rows if row["experiment"] == experiment))
+def list_values(rows: list[Row], experiment: str, key: str) -> list[Any]:
+    """Distinct values of one column within an experiment, in order of appearance."""
+    return list(dict.fromkeys(row[key] for row in rows if row["experiment"] == experiment))
 
 
-def _render_long_tail(rows: list[Row], paraphrase: str) -> str:
-    buckets = sorted({row["bucket"] for row in rows if row["experiment"] == "long tail"})
-    head = [f"{paraphrase} paraphrase", *(f"bucket {bucket}" for bucket in buckets)]
+def render_grid(rows: list[Row], experiment: str, column: str, suffix: str = "") -> str:
+    """Conditions by the values of another column."""
+    values = list_values(rows, experiment, column)
     body = [
-        [
-            name,
-            *(_cell(rows, experiment=kind, condition=name, bucket=b, paraphrase=paraphrase) for b in buckets),
-        ]
-        for kind in ("long tail", "routing")
-        for name in _conditions(rows, kind)
+        [name, *(render_cell(rows, experiment=experiment, condition=name, **{column: value}) for value in values)]
+        for name in list_values(rows, experiment, "condition")
     ]
-    sizes = [str(_count(rows, experiment="long tail", bucket=bucket, paraphrase=paraphrase)) for bucket in buckets]
-    return _table(head, [*body, ["n", *sizes]])
+    sizes = ["n", *(find_size(rows, experiment=experiment, **{column: value}) for value in values)]
+    names = [f"bucket {value}" if column == "bucket" else f"{value}{suffix}" for value in values]
+    return render_table(["condition", *names], [*body, sizes])
 
 
-def _render_memory(rows: list[Row]) -> str:
-    body = [
-        [
-            name,
-            *(_cell(rows, experiment="explicit memory", condition=name, paraphrase=p) for p in ("seen", "held-out")),
-        ]
-        for name in _conditions(rows, "explicit memory")
+def find_size(rows: list[Row], **wanted: Any) -> str:
+    """Number of questions of the first row with these values."""
+    return next((str(row["n"]) for row in rows if all(row[key] == value for key, value in wanted.items())), "0")
+
+
+def render_long_tail(rows: list[Row], paraphrase: str) -> str:
+    """Every way to use the bank by bucket, with the leaf hit rate of the same prompts below."""
+    own = [row for row in rows if row["paraphrase"] == paraphrase]
+    joined = [{**row, "experiment": "long tail"} for row in own if row["experiment"] in ("long tail", "routing")]
+    joined.sort(key=lambda row: row["condition"] == "leaf hit")
+    return f"With a {paraphrase} paraphrase:\n\n{render_grid(joined, 'long tail', 'bucket')}"
+
+
+def render_abstract(rows: list[Row]) -> str:
+    """Conditions by task."""
+    own = [
+        {**row, "experiment": "abstract", "paraphrase": row["experiment"].removeprefix("abstract: ")}
+        for row in rows
+        if row["experiment"].startswith("abstract: ")
     ]
-    sizes = [str(_count(rows, experiment="explicit memory", paraphrase=p)) for p in ("seen", "held-out")]
-    return _table(["condition", "seen paraphrase", "held-out paraphrase"], [*body, ["n", *sizes]])
-
-
-def _render_abstract(rows: list[Row]) -> str:
-    tasks = list(dict.fromkeys(row["experiment"] for row in rows if row["experiment"].startswith("abstract: ")))
-    names = _conditions(rows, tasks[0]) if tasks else []
-    body = [[name, *(_cell(rows, experiment=task, condition=name) for task in tasks)] for name in names]
-    sizes = [str(_count(rows, experiment=task)) for task in tasks]
-    return _table(["condition", *(task.removeprefix("abstract: ") for task in tasks)], [*body, ["n", *sizes]])
+    return render_grid(own, "abstract", "paraphrase")
 
 
 def read_tables(card: Path) -> str:
@@ -85,7 +116,9 @@ def read_tables(card: Path) -> str:
 
 
 def write_tables(card: Path, rows: list[Row]) -> None:
-    """Put the tables of these rows in the place of the card's."""
-    text = card.read_text()
+    """Put the tables of these rows in the place of the card's. Raises `UserError` for a file without the markers."""
+    text = card.read_text() if card.is_file() else ""
+    if BEGIN not in text or END not in text:
+        raise UserError(f"{card} has no place for tables: it needs the lines {BEGIN} and {END}")
     begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    card.write_text(f"{text[:begin]}\n\n{render_tables(rows)}\n\n{text[end:]}")
+    write_file(card, f"{text[:begin]}\n\n{render_tables(rows)}\n\n{text[end:]}".encode())

@@ -87,6 +87,7 @@ class Bank:
     units: list[int]
     fetched_share: float
     generic_share: float
+    wrong_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,23 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Experiments:
+    """What `demo experiments` trains beside the model; steps and epochs of each arm."""
+
+    limit: int
+    subtrees: int
+    block_epochs: float
+    block_rates: list[float]
+    memory_layers: list[list[int]]
+    sweep_steps: int
+    sweep_rate: float
+    stage_steps: int
+    stage_rate: float
+    stage_rows: int
+    seeds: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that decides the demo model; equal configurations give equal corpora and clusters."""
 
@@ -134,6 +152,7 @@ class Config:
     bank: Bank
     memory: Memory
     training: Training
+    experiments: Experiments
 
 
 TABLES: dict[str, type] = {
@@ -145,6 +164,7 @@ TABLES: dict[str, type] = {
     "bank": Bank,
     "memory": Memory,
     "training": Training,
+    "experiments": Experiments,
 }
 
 

@@ -15,6 +15,10 @@ from workbench.demo.world import Relation, World, WorldFact, group_documents
 
 Segment = tuple[str, bool]
 
+# Kinds of throw-away entities, and how often each is drawn.
+KINDS = ("person", "company", "town")
+KIND_WEIGHTS = (2, 1, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Passage:
@@ -116,9 +120,9 @@ def _state_all(facts: list[WorldFact], world: World, draw: random.Random) -> lis
     ]
 
 
-def invent_reading(world: World, draw: random.Random, facts: int) -> Reading:
+def invent_reading(world: World, draw: random.Random, facts: int, kind: str | None = None) -> Reading:
     """A throw-away entity with random facts; its name is no entity's of the world, trained or never seen."""
-    kind = draw.choices(("person", "company", "town"), (2, 1, 1))[0]
+    kind = kind or draw.choices(KINDS, KIND_WEIGHTS)[0]
     subject = draw.choice(world.free_subjects[kind])
     relations = draw.sample(world.of_kind(kind), min(facts, len(world.of_kind(kind))))
     document, questions = "", []
@@ -131,11 +135,19 @@ def invent_reading(world: World, draw: random.Random, facts: int) -> Reading:
 
 
 def write_reading(world: World, draw: random.Random) -> tuple[list[Segment], str]:
-    """A row to learn reading from: one or two documents, then a question or two; with the name of its kind."""
-    readings = [invent_reading(world, draw, draw.choice((1, 2, 2, 3))) for _ in range(draw.choice((1, 1, 2)))]
+    """A row to learn reading from: one to three documents, then a question or two; with the name of its kind.
+
+    Several documents are of one kind half the time: only the subject's name then tells them apart.
+    """
+    kind = draw.choices(KINDS, KIND_WEIGHTS)[0]
+    alike = draw.random() < 0.5
+    readings = [
+        invent_reading(world, draw, draw.choice((1, 2, 2, 3)), kind if alike else None)
+        for _ in range(draw.choice((1, 2, 3)))
+    ]
     segments: list[Segment] = [(" " + reading.document, False) for reading in readings]
     chosen = draw.choice(readings)
-    segments += answer_questions(chosen, 2)
+    segments += answer_questions(chosen, 3)
     return segments, chosen.kind
 
 

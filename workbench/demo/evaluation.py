@@ -1,8 +1,9 @@
 """Measuring a demo model: greedy next-token accuracy of every memory, with a bootstrap 95% interval.
 
-Five experiments: routing (how many bare prompts reach their document's leaf), long tail (trained facts by frequency,
-with every way to use the bank), explicit memory (facts never seen in training), and the abstract tasks with each memory
-attached. Accuracy is the share of prompts whose most likely next token is the answer.
+Measured here: routing (how many bare prompts reach their document's leaf), long tail (trained facts by frequency, with
+every way to use the bank), explicit memory (facts never seen in training), the abstract tasks with each memory
+attached. The rows of `demo experiments`, which trained models of their own, are added as they were recorded. Accuracy
+is the share of prompts whose most likely next token is the answer.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from numpy.typing import NDArray
 
 from workbench.demo.batches import Encoder, pad_rows
 from workbench.demo.clusters import embed
-from workbench.demo.loading import Demo, load_demo
+from workbench.demo.loading import Demo, load_arms, load_demo
+from workbench.demo.memories import write_memories
 from workbench.demo.network import FETCHED, GENERIC, NONE, share_memory
 
 LIMIT = 200  # facts a bucket, unless told otherwise
+DENSE = 10_000  # slots a head of a dense memory: more than any reference has tokens
 Row = dict[str, Any]
 
 
@@ -47,7 +50,17 @@ def evaluate(folder: Path, *, seed: int = 0, limit: int | None = None) -> list[R
     limit = LIMIT if limit is None else limit
     rows = measure_long_tail(demo, seed, limit)
     rows += measure_explicit_memory(demo, seed, limit * 2)
-    return rows + measure_abstract(demo, seed, limit)
+    return rows + measure_abstract(demo, seed, limit) + collect_rows(load_arms(folder))
+
+
+def collect_rows(arms: Sequence[Row]) -> list[Row]:
+    """Rows of the experiments' arms; of arms that differ in their rate alone, those of the lowest training loss."""
+    best: dict[tuple[str, str], Row] = {}
+    for arm in arms:
+        key = (arm["experiment"], arm["condition"])
+        if key not in best or arm["loss"] < best[key]["loss"]:
+            best[key] = arm
+    return [row for arm in best.values() for row in arm["rows"]]
 
 
 def route_questions(demo: Demo, questions: Sequence[Question]) -> list[Question]:
@@ -147,6 +160,9 @@ def measure_long_tail(demo: Demo, seed: int, limit: int) -> list[Row]:
             hits = np.array([q.path == homes[str(q.home)] for q in questions])
             rows.append(summarise(hits, "routing", "leaf hit", bucket, paraphrase, seed))
             prompts = [q.prompt for q in questions]
+            if demo.alone is not None:
+                right = score(demo, questions, predict(replace(demo, model=demo.alone), prompts))
+                rows.append(summarise(right, "long tail", "anchor trained alone", bucket, paraphrase, seed))
             for condition, (paths, mode) in bank_conditions(demo, questions, draw).items():
                 right = score(demo, questions, predict(demo, prompts, paths, mode))
                 rows.append(summarise(right, "long tail", condition, bucket, paraphrase, seed))
@@ -170,7 +186,7 @@ def bank_conditions(
     """
     fetched = [q.path for q in questions]
     return {
-        "anchor alone": (fetched, NONE),
+        "no block": (fetched, NONE),
         "generic": (fetched, GENERIC),
         "fetched": (fetched, FETCHED),
         "wrong cluster": ([draw_wrong_path(demo, q.path, draw) for q in questions], FETCHED),
@@ -189,27 +205,37 @@ def draw_wrong_path(demo: Demo, path: tuple[int, ...], draw: random.Random) -> t
     return tuple(wrong)
 
 
-def measure_explicit_memory(demo: Demo, seed: int, limit: int) -> list[Row]:
-    """Facts never seen in training, without the bank: nothing, the document as text, one, five, or a wrong memory."""
+def measure_explicit_memory(
+    demo: Demo, seed: int, limit: int, paraphrases: Sequence[str] = ("seen", "held-out"), dense: bool = True
+) -> list[Row]:
+    """Facts never seen in training, without the bank: nothing, the document as text, one, five, or a wrong memory.
+
+    With `dense` also memories that keep every key and value of the memory layers instead of `slots` a head.
+    """
     draw = random.Random(seed + 1)
     facts = [fact for fact in demo.facts if fact["split"] == "never-seen" and fact["document_id"] in demo.memory_ids]
     facts = draw.sample(facts, min(limit, len(facts)))
+    texts = [demo.documents[name] for name in demo.memory_ids]
+    if dense:
+        whole = replace(demo, memory=write_memories(demo.model, Encoder(demo.tokenizer), demo.config, texts, DENSE))
     rows: list[Row] = []
-    for paraphrase in ("seen", "held-out"):
+    for paraphrase in paraphrases:
         questions = draw_questions(facts, paraphrase, draw)
         prompts = [q.prompt for q in questions]
         own = [demo.memory_ids[str(q.home)] for q in questions]
         others = [draw.sample([row for row in demo.memory_ids.values() if row != mine], 4) for mine in own]
-        texts = [f"{demo.documents[str(q.home)]} {q.prompt}" for q in questions]
+        five = [[mine, *rest] for mine, rest in zip(own, others, strict=True)]
+        one = [[mine] for mine in own]
         answers = {
             "none": predict(demo, prompts),
-            "text in the prompt": predict(demo, texts),
-            "one memory": predict(demo, prompts, memories=[[mine] for mine in own]),
-            "five memories": predict(
-                demo, prompts, memories=[[mine, *rest] for mine, rest in zip(own, others, strict=True)]
-            ),
+            "text in the prompt": predict(demo, [f"{demo.documents[str(q.home)]} {q.prompt}" for q in questions]),
+            "one memory": predict(demo, prompts, memories=one),
+            "five memories": predict(demo, prompts, memories=five),
             "wrong memory": predict(demo, prompts, memories=[rest[:1] for rest in others]),
         }
+        if dense:
+            answers["one dense memory"] = predict(whole, prompts, memories=one)
+            answers["five dense memories"] = predict(whole, prompts, memories=five)
         for condition, found in answers.items():
             rows.append(summarise(score(demo, questions, found), "explicit memory", condition, 0, paraphrase, seed))
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import tomllib
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from workbench.demo.clusters import Tree
 from workbench.demo.config import DEFAULT, Config, parse_config
 from workbench.demo.network import ATTENTION, Attached, BankWeights, Slots, attend
 from workbench.demo.whitening import Whitening
+
+# What `demo experiments` adds to a demo's folder: a folder, an anchor trained alone, records of all trainings.
+EXPERIMENTS, ALONE, ARMS = "experiments", "alone.safetensors", "arms.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Demo:
     facts: list[dict[str, Any]]
     documents: dict[str, str]
     exercises: list[dict[str, Any]]
+    alone: LlamaForCausalLM | None
 
 
 def load_demo(folder: Path) -> Demo:
@@ -68,7 +73,26 @@ def load_demo(folder: Path) -> Demo:
         facts=pq.read_table(folder / "facts.parquet").to_pylist(),
         documents={row["id"]: row["text"] for row in documents},
         exercises=pq.read_table(folder / "abstract.parquet").to_pylist(),
+        alone=load_alone(folder, model),
     )
+
+
+def load_alone(folder: Path, model: LlamaForCausalLM) -> LlamaForCausalLM | None:
+    """The anchor trained alone, of the same shape; None where the experiments were not run."""
+    path = folder / EXPERIMENTS / ALONE
+    if not path.is_file():
+        return None
+    alone = LlamaForCausalLM(copy.deepcopy(model.config))
+    alone.load_state_dict({name: value.float() for name, value in load_file(path).items()}, strict=False)
+    alone.tie_weights()
+    return alone.eval()
+
+
+def load_arms(folder: Path) -> list[dict[str, Any]]:
+    """Records of the experiments' arms; none where they were not run."""
+    path = folder / EXPERIMENTS / ARMS
+    arms: list[dict[str, Any]] = json.loads(path.read_text())["arms"] if path.is_file() else []
+    return arms
 
 
 def load_blocks(folder: Path, config: Config) -> BankWeights:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import platform
-import random
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -25,11 +24,12 @@ from workbench.demo.build import Material
 from workbench.demo.clusters import ENCODER, embed
 from workbench.demo.config import as_dict
 from workbench.demo.corpus import ask
-from workbench.demo.network import BankWeights, write_memory
+from workbench.demo.memories import choose_documents, write_memories
+from workbench.demo.network import BankWeights
 from workbench.demo.tasks import write_exercises
 from workbench.demo.tokenizer import save_tokenizer
 from workbench.demo.training import Learner
-from workbench.demo.world import WorldFact, group_documents
+from workbench.demo.world import WorldFact
 
 EXERCISES_EACH = 100
 
@@ -120,33 +120,18 @@ def save_bank(material: Material, bank: BankWeights, folder: Path, model_hash: s
     (folder / "bank.json").write_text(json.dumps(about, indent=2) + "\n")
 
 
-def choose_documents(material: Material) -> list[str]:
-    """Documents with a shipped explicit memory: all never-seen ones, and some of trained facts, over all kinds."""
-    groups = group_documents(material.world.facts)
-    unseen = [name for name, facts in groups.items() if not facts[0].occurrences]
-    seen = [name for name, facts in groups.items() if facts[0].occurrences]
-    draw = random.Random(f"memories/{material.config.seed}")
-    some = draw.sample(seen, min(material.config.memory.seen_documents, len(seen)))
-    return unseen + sorted(some, key=seen.index)
-
-
 def save_memories(material: Material, anchor: LlamaForCausalLM, folder: Path, model_hash: str) -> None:
     """Write explicit memories of the chosen documents; keys carry the rotary positions of the reference."""
     folder.mkdir(parents=True)
-    config, encoder = material.config, Encoder(material.tokenizer)
-    ids = choose_documents(material)
-    parts: dict[str, list[Tensor]] = {"keys": [], "values": [], "positions": []}
-    for start in range(0, len(ids), 64):
-        texts = [material.documents[name] for name in ids[start : start + 64]]
-        tokens, valid = encoder.encode_references(texts, config.corpus.prefix, config.memory.offset)
-        with torch.no_grad():
-            written = write_memory(anchor, tokens, valid, config.memory.layers, config.memory.slots)
-        layers = [written[layer] for layer in config.memory.layers]
-        parts["keys"].append(torch.stack([slots.keys for slots in layers], 1).bfloat16())
-        parts["values"].append(torch.stack([slots.values for slots in layers], 1).bfloat16())
-        places = torch.stack([slots.positions.where(slots.present, -1) for slots in layers], 1)
-        parts["positions"].append(places.to(torch.int32))
-    tensors = {name: torch.cat(chunks).contiguous() for name, chunks in parts.items()}
+    config = material.config
+    ids = choose_documents(material.world, config)
+    written = write_memories(anchor, Encoder(material.tokenizer), config, [material.documents[name] for name in ids])
+    layers = [written[layer] for layer in config.memory.layers]
+    tensors = {
+        "keys": torch.stack([slots.keys for slots in layers], 1).bfloat16().contiguous(),
+        "values": torch.stack([slots.values for slots in layers], 1).bfloat16().contiguous(),
+        "positions": torch.stack([slots.positions.where(slots.present, -1) for slots in layers], 1).int().contiguous(),
+    }
     save_file(tensors, folder / "memories.safetensors")
     about = {
         "format": "memory-circuits/explicit-memory",

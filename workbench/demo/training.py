@@ -19,7 +19,7 @@ from transformers import LlamaForCausalLM
 from workbench.demo.batches import Batches, MemoryRows, Rows
 from workbench.demo.checkpoint import load_checkpoint, save_checkpoint
 from workbench.demo.config import Config
-from workbench.demo.network import Attached, BankWeights, build_network, share_memory, write_memory
+from workbench.demo.network import Attached, BankWeights, Slots, build_network, share_memory, write_memory
 
 Progress = Callable[[str, int, int], None]
 Batch = TypeVar("Batch", Rows, MemoryRows)
@@ -37,13 +37,19 @@ class Learner(nn.Module):
         self.attached = Attached(self.anchor)
         self.config = config
 
-    def measure_loss(self, rows: Rows, extra: dict[str, Any] | None = None) -> Tensor:
-        """Summed cross-entropy of the trained positions (in nats) over their number."""
+    def measure_loss(self, rows: Rows, memory: dict[int, Slots] | None = None) -> Tensor:
+        """Mean cross-entropy of the trained positions, in nats; short and long rows run apart, to pad less."""
+        sums = [self.sum_loss(*select_rows(rows, memory, part)) for part in split_by_length(rows)]
+        return torch.stack(sums).sum() / rows.trained.sum()
+
+    def sum_loss(self, rows: Rows, memory: dict[int, Slots] | None) -> Tensor:
+        """Cross-entropy summed over the trained positions, in nats."""
         blocks = self.bank.fetch(rows.paths, rows.mode) if bool((rows.mode > 0).any()) else None
+        extra: dict[str, Any] = {} if memory is None else {"memory": memory}
         with self.attached.attach(blocks):
-            hidden = self.anchor.model(input_ids=rows.ids, use_cache=False, **(extra or {})).last_hidden_state
+            hidden = self.anchor.model(input_ids=rows.ids, use_cache=False, **extra).last_hidden_state
         logits = self.anchor.lm_head(hidden[:, :-1][rows.trained[:, :-1]])
-        return nn.functional.cross_entropy(logits, rows.ids[:, 1:][rows.trained[:, :-1]])
+        return nn.functional.cross_entropy(logits, rows.ids[:, 1:][rows.trained[:, :-1]], reduction="sum")
 
     def measure_memory_loss(self, batch: MemoryRows) -> tuple[Tensor, Tensor]:
         """The same for rows that read explicit memory, written within the graph; and `measure_keep_loss`."""
@@ -51,7 +57,35 @@ class Learner(nn.Module):
         received: dict[int, Tensor] = {}
         written = write_memory(self.anchor, batch.references, batch.valid, memory.layers, memory.slots, received)
         shared = share_memory(self.anchor, written, batch.chosen, memory.offset)
-        return self.measure_loss(batch.rows, {"memory": shared}), measure_keep_loss(received, batch)
+        return self.measure_loss(batch.rows, shared), measure_keep_loss(received, batch)
+
+
+def split_by_length(rows: Rows) -> list[Tensor]:
+    """Row numbers in one or two parts, cut by length where padding is least."""
+    places = torch.arange(1, rows.ids.shape[1] + 1, device=rows.ids.device)
+    # The last trained position tells how much of a row is needed: its target is the next token.
+    lengths = (rows.trained * places).amax(dim=1) + 1
+    order = lengths.argsort(descending=True, stable=True)
+    sizes = lengths[order]
+    cuts = torch.arange(1, len(sizes), device=sizes.device)
+    areas = cuts * sizes[0] + (len(sizes) - cuts) * sizes[1:]
+    if len(sizes) < 8 or int(areas.min()) > 0.85 * len(sizes) * int(sizes[0]):
+        return [order]
+    cut = int(areas.argmin()) + 1
+    return [order[:cut], order[cut:]]
+
+
+def select_rows(rows: Rows, memory: dict[int, Slots] | None, part: Tensor) -> tuple[Rows, dict[int, Slots] | None]:
+    """Some rows and what they read, without the padding that they do not need."""
+    trained = rows.trained[part]
+    width = int((trained.any(dim=0) * torch.arange(1, trained.shape[1] + 1, device=trained.device)).max()) + 1
+    chosen = Rows(rows.ids[part, :width], trained[:, :width], rows.paths[part], rows.mode[part])
+    if memory is None:
+        return chosen, None
+    return chosen, {
+        layer: Slots(slots.keys[part], slots.values[part], slots.present[part], slots.positions[part])
+        for layer, slots in memory.items()
+    }
 
 
 def measure_keep_loss(received: dict[int, Tensor], batch: MemoryRows) -> Tensor:
@@ -98,7 +132,8 @@ def train_model(
         eps=1e-9,
     )
     start, log = load_checkpoint(folder, config, learner, optimizer) if resume else (0, [])
-    saved, began, sums = time.monotonic(), time.monotonic(), [0.0] * 4
+    saved, sums = time.monotonic(), [0.0] * 4
+    began = time.monotonic() - (log[-1]["seconds"] if log else 0.0)
     learner.train()
     for step in range(start, batches.steps):
         losses = train_step(learner, batches, optimizer, step)
@@ -128,7 +163,7 @@ def train_step(
     facts = learner.measure_loss(move(batches.passages_at(step), device))
     abstract = learner.measure_loss(move(batches.abstract_at(step), device))
     memory = keep = torch.zeros((), device=device)
-    if step >= batches.anchor_steps:
+    if step >= batches.anchor_steps and batches.config.memory.rows:
         memory, keep = learner.measure_memory_loss(move(batches.memory_at(step), device))
     weights = batches.config.training
     total = facts + weights.abstract_weight * abstract + weights.memory_weight * memory + weights.keep_weight * keep
