@@ -55,10 +55,11 @@ def score_stages(problem: Problem, stages: Iterable[Tensor]) -> Float[Tensor, "p
 
 def trace_metric(problem: Problem, attachment: Attachment, embedding: Tensor | None) -> Traced:
     """A run with these inputs on its autograd graph, with the metric at its end."""
-    traced = Pass(problem.model, attachment, embedding=embedding, differentiable=True)
+    ends = problem.inputs.readout.positions
+    traced = Pass(problem.model, attachment, embedding=embedding, differentiable=True, ends=ends)
     logits = traced.run(problem.inputs.clean)
     with torch.enable_grad():
-        return Traced(traced.record, problem.metric(logits).mean())
+        return Traced(traced.record, problem.metric_at_ends(logits).mean())
 
 
 def find_gradients(problem: Problem, traced: Traced) -> Iterator[Tensor]:

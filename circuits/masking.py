@@ -34,8 +34,9 @@ class MaskedPass(Pass):
         mask: Float[Tensor, "batch pos reader writer"],
         ablated: Float[Tensor, "writer batch2 pos2 d_model"],
         differentiable: bool = False,
+        ends: Int[Tensor, "row step"] | None = None,
     ) -> None:
-        super().__init__(model, attachment, differentiable=differentiable)
+        super().__init__(model, attachment, differentiable=differentiable, ends=ends)
         self.plan = plan
         self.mask = mask
         self.ablated = ablated
@@ -141,7 +142,12 @@ def run_masked(
     plan: Plan,
     mask: Float[Tensor, "mask_batch mask_pos reader writer"],
     ablated: Float[Tensor, "writer batch2 pos3 d_model"],
-) -> Float[Tensor, "batch pos d_vocab"]:
-    """Logits with the edges of `mask` kept and all others ablated; the mask has a row a prompt, or one for all."""
+    ends: Int[Tensor, "row step"] | None = None,
+) -> Float[Tensor, "batch pos_or_step d_vocab"]:
+    """Logits (at `ends` alone where given) with the edges of `mask` kept and all others ablated.
+
+    The mask has a row a prompt, or one for all.
+    """
     assert mask.shape[3] == len(list_writers(plan))
-    return MaskedPass(model, attachment, plan, mask, ablated, differentiable=mask.requires_grad).run(tokens)
+    masked = MaskedPass(model, attachment, plan, mask, ablated, differentiable=mask.requires_grad, ends=ends)
+    return masked.run(tokens)

@@ -7,7 +7,7 @@ over the positions from which each of its tokens is predicted.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -33,6 +33,10 @@ class Readout:
     def list_positions(self) -> tuple[int, ...]:
         """Every position at which some row is read, in order."""
         return tuple(sorted({int(p) for p in self.positions[self.weights > 0].tolist()}))
+
+    def keep_steps(self) -> Readout:
+        """The same readout of logits that were computed at its positions alone, one after the other."""
+        return replace(self, positions=torch.arange(self.positions.shape[1]).expand_as(self.positions))
 
     def spread(self, tensor: Tensor, batch: int) -> Tensor:
         """One of this readout's tensors for a batch: its only row stands for all (many masks of one prompt)."""
@@ -74,12 +78,13 @@ def pick(values: Float[Tensor, "batch step d_vocab"], tokens: Int[Tensor, "row s
     return values.gather(2, tokens.unsqueeze(-1)).squeeze(-1)
 
 
-def build_metric(name: str, readout: Readout, clean: Float[Tensor, "row pos d_vocab"]) -> Metric:
+def build_metric(name: str, readout: Readout, clean: Float[Tensor, "row step d_vocab"]) -> Metric:
     """Metric over logits, one number a row.
 
     `logit-diff`: answer minus foil, in logits, summed over the answer's tokens. `log-prob`: logarithm of the whole
     answer's probability, in nats. `prob`: that probability. `kl`: minus the divergence KL(clean || here) of the
-    next-token distribution, in nats, summed likewise; 0 where it is the clean run's (`clean` are its logits).
+    next-token distribution, in nats, summed likewise; 0 where it is the clean run's (`clean` are its logits at the
+    readout's positions).
     """
 
     def gather(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +99,7 @@ def build_metric(name: str, readout: Readout, clean: Float[Tensor, "row pos d_vo
         read, weights = gather(logits)
         return (pick(read.log_softmax(dim=-1), readout.answers) * weights).sum(dim=1)
 
-    reference = read_logits(clean.detach(), readout).log_softmax(dim=-1) if name == "kl" else None
+    reference = clean.detach().float().log_softmax(dim=-1) if name == "kl" else None
 
     def measure_divergence(logits: Tensor) -> Tensor:
         assert reference is not None

@@ -23,10 +23,11 @@ def measure_masks(problem: Problem, masks: Float[Tensor, "mask pos reader writer
 
     Masks of one pair run together as a batch; with several pairs each mask is a batch of its own.
     """
-    inputs, plan = problem.inputs, problem.wiring.plan
+    inputs, plan, writes = problem.inputs, problem.wiring.plan, problem.ablated_writes
 
     def measure(tokens: Tensor, mask: Tensor) -> Tensor:
-        return problem.metric(run_masked(problem.model, inputs.attachment, tokens, plan, mask, problem.ablated_writes))
+        ends = inputs.readout.positions
+        return problem.metric_at_ends(run_masked(problem.model, inputs.attachment, tokens, plan, mask, writes, ends))
 
     with torch.set_grad_enabled(masks.requires_grad):
         if inputs.clean.shape[0] == 1:

@@ -52,9 +52,10 @@ class Problem:
     """One or several prompt pairs on one model with its memories, ready for any method.
 
     `clean_record` is the model's run; `ablated_record` that of the counterfactual, `mean` [writer, 1, 1, d_model] the
-    mean writes (both None: zero ablation). The metric is the mean over the pairs: `metric_clean` of the model,
-    `metric_ablated` with every edge ablated. With `summed`, an edge is one at all positions together. `traced` is the
-    clean run with its autograd graph, when it was asked for.
+    mean writes (both None: zero ablation). `metric` is of logits at all positions, `metric_at_ends` of logits that
+    were computed at the readout's positions alone; the number for a problem is the mean over its pairs:
+    `metric_clean` of the model, `metric_ablated` with every edge ablated. With `summed`, an edge is one at all
+    positions together. `traced` is the clean run with its autograd graph, when it was asked for.
     """
 
     model: Model
@@ -64,6 +65,7 @@ class Problem:
     ablated_record: Record | None
     mean: Tensor | None
     metric: Metric
+    metric_at_ends: Metric
     ablation: str
     metric_name: str
     metric_clean: float
@@ -114,9 +116,13 @@ def record_run(
     attachment: Attachment,
     attention: bool = False,
     differentiable: bool = False,
-) -> tuple[Record, Float[Tensor, "batch pos d_vocab"]]:
-    """Record of a plain pass and its logits; `differentiable` keeps them on the autograd graph."""
-    whole = Pass(model, attachment, attention=attention, differentiable=differentiable)
+    ends: Int[Tensor, "row step"] | None = None,
+) -> tuple[Record, Float[Tensor, "batch pos_or_step d_vocab"]]:
+    """Record of a plain pass and its logits (at `ends` alone where given).
+
+    `differentiable` keeps them on the autograd graph.
+    """
+    whole = Pass(model, attachment, attention=attention, differentiable=differentiable, ends=ends)
     logits = whole.run(tokens)
     return whole.record, logits
 
@@ -166,15 +172,18 @@ def pose_problem(
     check_inputs(inputs, metric)
     tick("clean and ablated run", 0, 1)
     wiring = wire(plan_model(model, inputs.attachment))
-    record, logits = record_run(model, inputs.clean, inputs.attachment, attention, differentiable)
+    ends = inputs.readout.positions
+    record, logits = record_run(model, inputs.clean, inputs.attachment, attention, differentiable, ends)
     ablated_record = ablated_logits = mean = None
     if ablation == "counterfactual":
-        ablated_record, ablated_logits = record_run(model, inputs.counterfactual, inputs.counterfactual_attachment)
-        refuse_overflow(ablated_logits)
+        ablated_record, ablated_logits = record_run(
+            model, inputs.counterfactual, inputs.counterfactual_attachment, ends=ends
+        )
+        refuse_overflow(ablated_record, ablated_logits)
     elif ablation == "mean":
         mean = average_writes(model, inputs, references or [inputs.counterfactual], tick)
-    refuse_overflow(logits)
-    measure = build_metric(metric, inputs.readout, logits)
+    refuse_overflow(record, logits)
+    measure = build_metric(metric, inputs.readout.keep_steps(), logits)
     with torch.set_grad_enabled(differentiable):
         value = measure(logits).mean()
     problem = Problem(
@@ -184,7 +193,8 @@ def pose_problem(
         clean_record=record,
         ablated_record=ablated_record,
         mean=mean,
-        metric=measure,
+        metric=build_metric(metric, inputs.readout, logits),
+        metric_at_ends=measure,
         ablation=ablation,
         metric_name=metric,
         metric_clean=float(value.detach()),
@@ -202,19 +212,21 @@ def pose_problem(
     return problem
 
 
-def refuse_overflow(logits: Float[Tensor, "batch pos d_vocab"]) -> None:
-    """Raise UserError when a run overflowed: what is not finite anywhere in the stream ends in the logits."""
-    if not bool(torch.isfinite(logits).all()):
+def refuse_overflow(record: Record, logits: Float[Tensor, "batch step d_vocab"]) -> None:
+    """Raise UserError when a run overflowed: what is not finite in a stream stays so up to the final one."""
+    assert record.final_stream is not None
+    if not bool(torch.isfinite(record.final_stream).all() and torch.isfinite(logits).all()):
         raise UserError("the model's activations are not finite on this prompt: try --dtype float32")
 
 
-def run_empty(problem: Problem) -> Float[Tensor, "batch pos d_vocab"]:
-    """Logits with every edge ablated."""
+def run_empty(problem: Problem) -> Float[Tensor, "batch step d_vocab"]:
+    """Logits at the readout with every edge ablated."""
     from circuits.masking import run_masked
 
     inputs, wiring = problem.inputs, problem.wiring
     mask = torch.zeros(1, 1, len(wiring.readers), len(wiring.writers), device=problem.model.device)
-    return run_masked(problem.model, inputs.attachment, inputs.clean, wiring.plan, mask, problem.ablated_writes)
+    writes, ends = problem.ablated_writes, inputs.readout.positions
+    return run_masked(problem.model, inputs.attachment, inputs.clean, wiring.plan, mask, writes, ends)
 
 
 def keep_memories(inputs: Inputs) -> Inputs:

@@ -99,7 +99,8 @@ class Pass:
     """A forward pass of `model` with `attachment`; `run` fills `record`.
 
     `embedding` replaces the stream before the first layer; `differentiable` starts the autograd graph there;
-    `attention` records the patterns.
+    `attention` records the patterns. With `ends` [row, step] logits are computed at these positions of each row alone
+    (one row stands for all, several are repeated), which spares most of the unembedding.
     """
 
     def __init__(
@@ -109,18 +110,20 @@ class Pass:
         embedding: Tensor | None = None,
         differentiable: bool = False,
         attention: bool = False,
+        ends: Int[Tensor, "row step"] | None = None,
     ) -> None:
         self.model = model
         self.attachment = attachment
         self.embedding = embedding
         self.differentiable = differentiable
         self.attention = attention
+        self.ends = ends
         self.record = Record()
         self._angles: dict[tuple[int, str], Tensor] = {}
         self._context_total: Tensor | None = None
 
-    def run(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
-        """Logits; the record is filled on the way."""
+    def run(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos_or_step d_vocab"]:
+        """Logits, at every position or at `ends`; the record is filled on the way."""
         with torch.set_grad_enabled(self.differentiable):
             return self.model.run(tokens, self.list_hooks())
 
@@ -144,7 +147,8 @@ class Pass:
             if self.attention:
                 points["attn.hook_pattern"] = self._pattern
             hooks += [(name_hook(layer, point), partial(function, layer=layer)) for point, function in points.items()]
-        return [*hooks, ("ln_final.hook_in", self._final)]
+        hooks.append(("ln_final.hook_in", self._final))
+        return hooks if self.ends is None else [*hooks, ("unembed.hook_in", self._keep_ends)]
 
     def read_queries(
         self, layer: int, query: Float[Tensor, "batch pos head d_head"]
@@ -284,3 +288,8 @@ class Pass:
     def _final(self, stream: Tensor, hook: Any) -> Tensor:
         self.record.final_stream = self.read_final(stream)
         return self.record.final_stream
+
+    def _keep_ends(self, stream: Tensor, hook: Any) -> Tensor:
+        assert self.ends is not None
+        ends = self.ends.to(stream.device).repeat(stream.shape[0] // self.ends.shape[0], 1)
+        return stream.gather(1, ends.unsqueeze(-1).expand(-1, -1, stream.shape[-1]))

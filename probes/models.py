@@ -110,8 +110,13 @@ class Model:
             "dtype": str(self.final_norm.weight.dtype).removeprefix("torch.")
         }
 
-    def run(self, tokens: Int[Tensor, "batch pos"], hooks: Sequence[Hook] = ()) -> Float[Tensor, "batch pos d_vocab"]:
-        """Logits under the hooks, which are removed afterwards whatever happens. Takes the model's lock."""
+    def run(
+        self, tokens: Int[Tensor, "batch pos"], hooks: Sequence[Hook] = ()
+    ) -> Float[Tensor, "rows pos_or_step d_vocab"]:
+        """Logits under the hooks, which are removed afterwards whatever happens. Takes the model's lock.
+
+        A hook may change how many rows and positions there are from its point on; so the logits may differ in both.
+        """
         with self.lock, self.attach(hooks):
             logits: Tensor = self.bridge(tokens.to(self.device), return_type="logits", prepend_bos=False)
         return logits
