@@ -17,6 +17,7 @@ from workbench.commands.exporting import EXPORT
 from workbench.commands.facts import FACTS
 from workbench.commands.health import DOCTOR
 from workbench.commands.listing import RUNS, SHOW
+from workbench.commands.papers import COSTS, PAPER
 from workbench.commands.traces import TRACE
 from workbench.commands.verifying import CHECK, REPLAY
 
@@ -34,6 +35,8 @@ COMMANDS: tuple[Command, ...] = (
     TRAIN,
     EVALUATE,
     EXPERIMENTS,
+    PAPER,
+    COSTS,
 )
 FAMILIES = {"demo": "Train the demo model again, or measure it."}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from workbench.cli import __doc__ as exit_codes
 from workbench.commands.command import PROGRAM, Command
+from workbench.commands.papers_document import write_parts
 from workbench.commands.parsing import COMMANDS
 
 PACKAGES = ("pages", "workbench", "circuits", "probes")
@@ -83,9 +84,10 @@ def place_tree(readme: str, root: Path) -> str:
 
 
 def main() -> None:
-    """Write both documents of the repository that this file lies in."""
+    """Write the documents of the repository that this file lies in."""
     root = Path(__file__).parents[2]
     (root / "docs" / "commands.md").write_text(write_reference(), encoding="utf-8")
+    write_parts(root / "docs" / "papers.md")
     readme = root / "README.md"
     readme.write_text(place_tree(readme.read_text(encoding="utf-8"), root), encoding="utf-8")
 
