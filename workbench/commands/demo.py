@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
@@ -84,9 +86,7 @@ def evaluate_demo(options: argparse.Namespace) -> Answer:
     quieten_libraries()
     rows = demo.evaluate(folder, seed=options.seed, limit=options.limit)
     if options.card:
-        from workbench.demo.card import write_tables
-
-        write_tables(Path(options.card), rows)
+        write_card(Path(options.card), folder, rows)
     table = format_table(HEADINGS, [[row[name] for name in HEADINGS] for row in rows])
     return Answer({"folder": str(folder), "rows": rows}, table)
 
@@ -106,6 +106,19 @@ EVALUATE = Command(
     declare_evaluate,
     evaluate_demo,
 )
+
+
+def write_card(card: Path, folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Put the tables into the card, the figures into the folder `images` beside it, and the rows into the demo's."""
+    from workbench.demo.card import draw_figures, write_tables
+    from workbench.demo.loading import load_arms
+    from workbench.storage import write_file
+
+    write_tables(card, rows)
+    write_file(folder / "evaluation.json", (json.dumps(rows, indent=1) + "\n").encode())
+    for name, figure in draw_figures(load_arms(folder)).items():
+        write_file(card.parent / "images" / name, figure.encode())
+
 
 EXPERIMENTS = Command(
     "demo experiments",

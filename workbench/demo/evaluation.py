@@ -151,10 +151,10 @@ def measure_long_tail(demo: Demo, seed: int, limit: int) -> list[Row]:
     """Trained facts by bucket and paraphrase: no bank, generic block, fetched, wrong cluster, fetched one blocked."""
     draw = random.Random(seed)
     rows: list[Row] = []
-    homes = find_homes(demo)
     for bucket in sorted({fact["bucket"] for fact in demo.facts if fact["bucket"]}):
         facts = [fact for fact in demo.facts if fact["bucket"] == bucket]
         facts = draw.sample(facts, min(limit, len(facts)))
+        homes = find_homes(demo, sorted({fact["document_id"] for fact in facts}))
         for paraphrase in ("seen", "held-out"):
             questions = route_questions(demo, draw_questions(facts, paraphrase, draw))
             hits = np.array([q.path == homes[str(q.home)] for q in questions])
@@ -169,9 +169,8 @@ def measure_long_tail(demo: Demo, seed: int, limit: int) -> list[Row]:
     return rows
 
 
-def find_homes(demo: Demo) -> dict[str, tuple[int, ...]]:
-    """The leaf of each document, as its own text is routed."""
-    names = sorted({fact["document_id"] for fact in demo.facts if fact["bucket"]})
+def find_homes(demo: Demo, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """The leaf of each of these documents, as its own text is routed."""
     vectors = demo.whitening.apply(embed([demo.documents[name] for name in names]))
     return {name: tuple(map(int, path)) for name, path in zip(names, demo.tree.route(vectors), strict=True)}
 
