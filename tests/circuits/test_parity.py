@@ -125,13 +125,17 @@ def name_ends(writer: object, reader: object) -> tuple[int, str, str]:
     return reader.position, names[kinds[0]].format(writer), names[kinds[1]].format(reader)  # type: ignore[attr-defined]
 
 
-def test_scores_equal_those_of_transformer_lens() -> None:
-    """Its edges on GPT-2: it takes the gradient at the corrupt run, so our clean prompt is its corrupt one."""
+@pytest.mark.parametrize("shape", ["gpt2", "pythia"])
+def test_scores_equal_those_of_transformer_lens(shape: str) -> None:
+    """Its edges, where it has them: it refuses grouped queries and post-norms.
+
+    It takes the gradient at the corrupt run, so our clean prompt is its corrupt one.
+    """
     from transformer_lens.tools.analysis import EdgeAttributionConfig, attribution_patch
 
-    problem = pose("gpt2", (Attachment(), Attachment()), clean=OTHER, other=CLEAN)
+    problem = pose(shape, (Attachment(), Attachment()), clean=OTHER, other=CLEAN)
     # A copy whose weights are not frozen: its backward pass starts at the embedding's.
-    bridge = load_model(str(write_checkpoint("gpt2")), device="cpu").bridge.requires_grad_(True)
+    bridge = load_model(str(write_checkpoint(shape)), device="cpu").bridge.requires_grad_(True)
     found = attribution_patch(
         bridge,
         CLEAN,

@@ -10,11 +10,12 @@ import torch
 from transformers import LlamaForCausalLM
 
 from workbench.demo import evaluate, run_experiments, train
-from workbench.demo.card import BEGIN, END, read_tables, render_tables, write_tables
+from workbench.demo.card import render_tables, write_tables
 from workbench.demo.config import load_config
 from workbench.demo.evaluation import collect_rows
 from workbench.demo.kinds import KINDS, Blocks
 from workbench.demo.network import build_network
+from workbench.documents import BEGIN, END, read_tables
 
 NUMBERS = 40 * 3 * 128 * 6  # the shipped bank's fetched units
 

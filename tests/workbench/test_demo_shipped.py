@@ -11,7 +11,8 @@ import pytest
 from safetensors import safe_open
 
 import workbench
-from workbench.demo.card import read_tables, render_tables
+from workbench.demo.card import render_tables
+from workbench.documents import read_tables
 
 SHIPPED = Path(workbench.__file__).parent / "shipped"
 CARD = Path(__file__).parents[2] / "docs" / "model-card.md"

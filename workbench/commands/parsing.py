@@ -19,6 +19,7 @@ from workbench.commands.health import DOCTOR
 from workbench.commands.listing import RUNS, SHOW
 from workbench.commands.papers import COSTS, PAPER
 from workbench.commands.traces import TRACE
+from workbench.commands.validating import VALIDATE
 from workbench.commands.verifying import CHECK, REPLAY
 
 COMMANDS: tuple[Command, ...] = (
@@ -30,6 +31,7 @@ COMMANDS: tuple[Command, ...] = (
     EXPORT,
     REPLAY,
     CHECK,
+    VALIDATE,
     DOCTOR,
     APP,
     TRAIN,

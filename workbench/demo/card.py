@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from probes.errors import UserError
 from workbench.demo.charts import Series, draw_bars, draw_lines
-from workbench.storage import write_file
+from workbench.documents import place_tables, render_table
 
 Row = dict[str, Any]
 EXPERIMENTS = {
@@ -17,7 +16,6 @@ EXPERIMENTS = {
     "memory layers": "Memory layers: never-seen facts before and after the same short training",
     "two stages": "Two stages: memory from the start or after warm-up, mean over seeds (each seed)",
 }
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
 def render_tables(rows: list[Row]) -> str:
@@ -65,12 +63,6 @@ def render_cell(rows: list[Row], **wanted: Any) -> str:
     return f"{100 * row['accuracy']:.1f} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
 
 
-def render_table(head: list[str], body: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(line) + " |" for line in body])
-
-
 def list_values(rows: list[Row], experiment: str, key: str) -> list[Any]:
     """Distinct values of one column within an experiment, in order of appearance."""
     return list(dict.fromkeys(row[key] for row in rows if row["experiment"] == experiment))
@@ -111,19 +103,9 @@ def render_abstract(rows: list[Row]) -> str:
     return render_grid(own, "abstract", "paraphrase")
 
 
-def read_tables(card: Path) -> str:
-    """The tables that a card carries, between its two markers."""
-    text = card.read_text()
-    return text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip()
-
-
 def write_tables(card: Path, rows: list[Row]) -> None:
     """Put the tables of these rows in the place of the card's. Raises `UserError` for a file without the markers."""
-    text = card.read_text() if card.is_file() else ""
-    if BEGIN not in text or END not in text:
-        raise UserError(f"{card} has no place for tables: it needs the lines {BEGIN} and {END}")
-    begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    write_file(card, f"{text[:begin]}\n\n{render_tables(rows)}\n\n{text[end:]}".encode())
+    place_tables(card, render_tables(rows))
 
 
 def draw_figures(arms: list[Row]) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Models whose circuit is known because it was planted, and how well each method finds it."""

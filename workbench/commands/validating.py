@@ -1,0 +1,121 @@
+"""`validate`: how well every method finds circuits that were planted, as the tables of docs/validation.md."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from circuits.methods import METHODS, Options
+from circuits.planted.families import FAMILIES
+from probes.errors import UserError
+from workbench.commands.command import Answer, Command, list_choices
+from workbench.commands.terminal import show_progress
+from workbench.documents import place_tables, read_tables, render_table
+
+if TYPE_CHECKING:
+    from circuits.planted.validation import Validation
+
+DEFAULTS = Options()
+
+
+def declare_validate(parser: argparse.ArgumentParser) -> None:
+    """Which circuits and methods, and how often."""
+    for name, table in (("model", FAMILIES), ("method", METHODS)):
+        parser.add_argument(
+            f"--{name}",
+            action="append",
+            choices=tuple(table),
+            help=f"{list_choices(table)} (may be given several times; left out, all)",
+        )
+    parser.add_argument(
+        "--seeds",
+        metavar="N",
+        type=int,
+        default=3,
+        help="models of each circuit, seeds 0 to N-1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps", metavar="N", type=int, default=DEFAULTS.steps, help="points of a path (default: %(default)s)"
+    )
+    parser.add_argument("--into", metavar="FILE", help="also put the tables between the markers of this document")
+
+
+def validate_methods(options: argparse.Namespace) -> Answer:
+    """Plant the circuits, score every edge by every method, and say how well the scores find them."""
+    for name in ("seeds", "steps"):
+        if not 1 <= getattr(options, name) <= 1000:
+            raise UserError(f"--{name} is {getattr(options, name)}: give a whole number from 1 to 1000")
+    if options.into is not None:
+        read_tables(Path(options.into))
+    from circuits.planted.validation import validate
+
+    families, methods = options.model or list(FAMILIES), options.method or list(METHODS)
+    with show_progress() as tick:
+        found = validate(families, methods, range(options.seeds), Options(steps=options.steps), tick)
+    text = render_tables(found)
+    if options.into is not None:
+        place_tables(Path(options.into), text)
+    return Answer(found.to_json(), text)
+
+
+def render_tables(found: Validation) -> str:
+    """Three tables in Markdown: the planted models, AUROC, average precision; means over the seeds."""
+    return "\n\n".join(
+        [
+            "### Planted models",
+            render_models(found),
+            "### AUROC over all edges",
+            render_scores(found, "auroc"),
+            "### Average precision",
+            render_scores(found, "precision"),
+        ]
+    )
+
+
+def format_share(values: list[float]) -> str:
+    """Mean of shares to four digits, cut and not rounded, so that 1.0000 is 1 on every seed."""
+    return f"{int(sum(values) / len(values) * 10000 + 1e-9) / 10000:.4f}"
+
+
+def format_range(values: list[float]) -> str:
+    """Smallest to largest, or a dash where there is nothing."""
+    return f"{min(values):.3f} to {max(values):.3f}" if values else "–"
+
+
+def render_models(found: Validation) -> str:
+    """One row a family: its graph, and how clearly its circuit stands out, from the smallest to the largest seed."""
+    head = ["model", "layers", "positions", "edges", "planted", "unseen"]
+    head += ["planted kept", "others kept", "weakest planted", "strongest other"]
+    body = []
+    for name in dict.fromkeys(size.family for size in found.sizes):
+        sizes = [size for size in found.sizes if size.family == name]
+        first = sizes[0]
+        shares: list[list[float | None]] = [[s.kept for s in sizes], [s.others for s in sizes]]
+        shares += [[s.weakest for s in sizes], [s.strongest for s in sizes]]
+        cells = [format_range([share for share in column if share is not None]) for column in shares]
+        counts = (first.layers, first.positions, first.edges, first.planted, first.unseen)
+        body.append([name, *map(str, counts), *cells])
+    return render_table(head, body)
+
+
+def render_scores(found: Validation, field: str) -> str:
+    """One row a method, one column a family."""
+    families = list(dict.fromkeys(size.family for size in found.sizes))
+    body = []
+    for method in dict.fromkeys(score.method for score in found.scores):
+        cells = [
+            format_share([getattr(s, field) for s in found.scores if (s.method, s.family) == (method, family)])
+            for family in families
+        ]
+        body.append([method, *cells])
+    return render_table(["method", *families], body)
+
+
+VALIDATE = Command(
+    "validate",
+    "Measure how well each method finds circuits that were planted in small models.",
+    "memory-circuits validate --model induction --method eap --method eap-ig",
+    declare_validate,
+    validate_methods,
+)
