@@ -23,7 +23,7 @@ from workbench.demo.build import Material, learn, prepare
 from workbench.demo.config import Config
 from workbench.demo.evaluation import Row, collect_rows, measure_explicit_memory
 from workbench.demo.kinds import KINDS
-from workbench.demo.loading import ALONE, ARMS, Demo, load_alone, load_demo
+from workbench.demo.loading import ALONE, ARMS, Demo, load_alone, load_arms, load_demo
 from workbench.demo.loading import EXPERIMENTS as EXPERIMENTS_FOLDER
 from workbench.demo.memories import write_memories
 from workbench.demo.network import Attached
@@ -52,6 +52,7 @@ class Bench:
 def run_experiments(folder: Path, work: Path, only: Sequence[str] = (), progress: Progress | None = None) -> list[Row]:
     """Run the experiments (all, or those named), write `experiments/` in the demo's folder, and return its rows.
 
+    Arms that the demo's folder or the work folder has already are kept.
     Raises `UserError` for a folder that holds no demo model, and for an experiment that does not exist.
     """
     unknown = [name for name in only if name not in EXPERIMENTS]
@@ -60,6 +61,8 @@ def run_experiments(folder: Path, work: Path, only: Sequence[str] = (), progress
     demo = load_demo(folder)
     torch.set_num_threads(demo.config.training.threads)
     (work / "arms").mkdir(parents=True, exist_ok=True)
+    for arm in load_arms(folder):
+        write_file(work / "arms" / f"{arm['name']}.json", json.dumps(arm).encode())
     report = progress or (lambda _name, _done, _total: None)
     bench = Bench(demo, prepare(demo.config, work / "embeddings.npz", report), folder, work, report)
     for name, run in EXPERIMENTS.items():
@@ -78,7 +81,7 @@ def keep_arm(bench: Bench, experiment: str, condition: str, train: Callable[[], 
     path = bench.work / "arms" / f"{name}.json"
     if not path.is_file():
         began = time.monotonic()
-        record = {"experiment": experiment, "condition": condition, **train()}
+        record = {"name": name, "experiment": experiment, "condition": condition, **train()}
         write_file(path, json.dumps({**record, "seconds": round(time.monotonic() - began)}).encode())
 
 
