@@ -13,6 +13,7 @@ from workbench import library
 from workbench.runs import Run
 from workbench.settings import ABLATIONS, METHODS, METRICS
 from workbench.views.links import list_run_names
+from workbench.views.tables import tabulate_pairs
 from workbench.views.text import plain, shorten, show_line, show_token
 
 
@@ -44,16 +45,23 @@ def show_question(run: Run, name: str) -> None:
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with right:
         offer_runs(name)
-    pair, memories = run.about["pair"], run.about.get("memories") or {}
-    left.title(f"{plain(shorten(show_line(pair['clean']), 140))} → {plain(show_line(pair['answer'].strip()))}")
+    pair, memories, several = run.pair, run.about.get("memories") or {}, len(run.pairs) > 1
+    title = f"{plain(shorten(show_line(pair['clean']), 140))} → {plain(show_line(pair['answer'].strip()))}"
+    left.title(f"{title} and {len(run.pairs) - 1} more" if several else title)
     attached = []
     if bank := memories.get("bank"):
-        attached.append("bank, clusters " + " › ".join(str(cluster) for cluster in bank.get("path", [])))
+        path = " › ".join(str(cluster) for cluster in bank.get("path", []))
+        attached.append(f"bank, clusters {path or 'of each pair'}")
     if explicit := memories.get("explicit"):
-        attached.append("explicit memory of " + ", ".join(str(block["id"]) for block in explicit.get("blocks", [])))
+        blocks = ", ".join(str(block["id"]) for block in explicit.get("blocks", []))
+        attached.append(f"explicit memory of {blocks or 'each pair'}")
     if memories.get("text"):
         attached.append("text in the prompt")
+    taught = pair["answer_tokens"]
     pieces = [
+        f"answer of {len(taught)} tokens, each after those before: {' '.join(map(show_token, taught))}"
+        if len(taught) > 1
+        else "",
         f"foil {show_token(pair['foil'])}" if pair.get("foil") else "",
         f"model {name_model(run.about)}",
         "; ".join(attached) or "no memories attached",
@@ -62,6 +70,18 @@ def show_question(run: Run, name: str) -> None:
         else "",
     ]
     st.caption(plain(" · ".join(piece for piece in pieces if piece)))
+    if several:
+        show_pairs(run)
+
+
+def show_pairs(run: Run) -> None:
+    """The pairs of a data set, and what the page shows of them."""
+    st.info(
+        f"Traced over {len(run.pairs)} prompt pairs: the metric is their mean and every node stands for all positions, "
+        "so the graph has one column and no attention patterns. Trace one pair alone to see its positions."
+    )
+    with st.expander(f"The {len(run.pairs)} pairs"):
+        st.dataframe(tabulate_pairs(run), hide_index=True, alt="Prompt pairs")
 
 
 def name_model(about: dict[str, Any]) -> str:

@@ -127,6 +127,8 @@ def show_attention(run: Run, name: str, node: Node) -> None:
     """Attention pattern of the node's head."""
     component = node.component
     if component.layer >= len(run.recording.context) or node.position >= len(run.tokens):
+        if len(run.pairs) > 1:
+            st.caption(f"No attention pattern: the run is over {len(run.pairs)} pairs, each has its own.")
         return
     st.markdown("**Attention pattern**")
     st.plotly_chart(

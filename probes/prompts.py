@@ -1,4 +1,4 @@
-"""Prompt pairs: a prompt and its counterfactual, of equal length in tokens, with answer and foil of one token each."""
+"""Prompt pairs: a prompt and its counterfactual, of equal length in tokens, with answer and foil of one or more."""
 
 from __future__ import annotations
 
@@ -25,33 +25,42 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class PromptPair:
-    """A prompt, its counterfactual and the two next tokens that compete.
+    """A prompt, its counterfactual and the two answers that compete.
 
     Token lists align position by position; `spans` name the stretches where the two differ (`changed`) and, when a
-    text stands before the question, that text (`text`).
+    text stands before the question, that text (`text`). An answer of several tokens is taught: all but its last stand
+    after either prompt when the model is run (`fed_ids`), so that each is predicted from those before.
     """
 
     clean: str
     counterfactual: str
     answer: str
     foil: str
-    answer_id: int
-    foil_id: int
+    answer_ids: tuple[int, ...]
+    foil_ids: tuple[int, ...]
+    answer_tokens: tuple[str, ...]
+    foil_tokens: tuple[str, ...]
     clean_ids: tuple[int, ...]
     counterfactual_ids: tuple[int, ...]
     clean_tokens: tuple[str, ...]
     counterfactual_tokens: tuple[str, ...]
     spans: tuple[Span, ...]
 
+    @property
+    def fed_ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Token ids as they are fed, of the prompt and of its counterfactual: each with the answer but its last."""
+        taught = self.answer_ids[:-1]
+        return self.clean_ids + taught, self.counterfactual_ids + taught
+
     def to_json(self) -> dict[str, Any]:
         """As a JSON object, one key a field."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
-def encode_answer(model: Model, answer: str, prompt: str, name: str = "answer") -> tuple[str, int]:
-    """Text and id of an answer of one token; a space is put before it where the prompt ends without one.
+def encode_answer(model: Model, answer: str, prompt: str, name: str = "answer") -> tuple[str, tuple[int, ...]]:
+    """Text and token ids of an answer; a space is put before it where the prompt ends without one.
 
-    Raises UserError, naming the tokens and what to do, when it is several.
+    Without that space only where the answer is then one token and else several. Raises UserError when it is empty.
     """
     if not answer.strip():
         raise UserError(f"the {name} is empty: give the text that should follow the prompt")
@@ -59,13 +68,7 @@ def encode_answer(model: Model, answer: str, prompt: str, name: str = "answer") 
     ids = model.encode_plain(text)
     if len(ids) != 1 and len(model.encode_plain(answer)) == 1:
         text, ids = answer, model.encode_plain(answer)
-    if len(ids) != 1:
-        pieces = ", ".join(repr(model.decode(token)) for token in ids[:8])
-        raise UserError(
-            f"the {name} {text!r} is {len(ids)} tokens of this model ({pieces}) and one is needed: "
-            f"ask for its first token, {model.decode(ids[0])!r}, or move all but the last token into the prompt"
-        )
-    return text, ids[0]
+    return text, tuple(ids)
 
 
 def find_changes(first: Sequence[int], second: Sequence[int]) -> Iterator[Span]:
@@ -90,44 +93,60 @@ def require_equal_length(prompt: int, counterfactual: int) -> None:
         )
 
 
+def refuse_length(model: Model, length: int) -> None:
+    """Raise UserError when a prompt with its answer (but the last token) is longer than the model reads."""
+    if length > model.context:
+        raise UserError(
+            f"prompt and answer have {length + 1} tokens and the model reads {model.context}, the last not counted: "
+            "shorten them"
+        )
+
+
 def pair_prompts(model: Model, clean: str, counterfactual: str, answer: str, foil: str, text: str = "") -> PromptPair:
     """Pair of two prompts. `text` is the part of the clean prompt that was put before the question, if any.
 
-    Raises UserError when a prompt is empty or too long, lengths differ, or answer or foil is not one token.
+    Raises UserError when a prompt is empty, lengths differ, an answer is empty, or prompt and answer are too long.
     """
-    answer, answer_id = encode_answer(model, answer, clean)
-    foil, foil_id = encode_answer(model, foil, clean, "foil")
+    answer, answer_ids = encode_answer(model, answer, clean)
+    foil, foil_ids = encode_answer(model, foil, clean, "foil")
     ids, other = model.encode(clean), model.encode(counterfactual)
     require_equal_length(len(ids), len(other))
+    refuse_length(model, len(ids) + len(answer_ids) - 1)
     spans = list(find_changes(ids, other))
     if text:
         spans.insert(0, Span("text", 0, min(len(model.encode(text)), len(ids))))
+
+    def decode(tokens: Sequence[int]) -> tuple[str, ...]:
+        return tuple(model.decode(token) for token in tokens)
+
     return PromptPair(
         clean=clean,
         counterfactual=counterfactual,
         answer=answer,
         foil=foil,
-        answer_id=answer_id,
-        foil_id=foil_id,
+        answer_ids=answer_ids,
+        foil_ids=foil_ids,
+        answer_tokens=decode(answer_ids),
+        foil_tokens=decode(foil_ids),
         clean_ids=tuple(ids),
         counterfactual_ids=tuple(other),
-        clean_tokens=tuple(model.decode(token) for token in ids),
-        counterfactual_tokens=tuple(model.decode(token) for token in other),
+        clean_tokens=decode(ids),
+        counterfactual_tokens=decode(other),
         spans=tuple(spans),
     )
 
 
 def list_counterfactuals(model: Model, fact: Fact, facts: Sequence[Fact], seed: int) -> Iterator[Fact]:
-    """Facts of the same relation to compare with, best first: prompt as long in tokens, another answer of one token.
+    """Facts of the same relation to compare with, best first: prompt and answer as long in tokens, another answer.
 
     Those of the same split and of a near frequency bucket come first, shuffled by the seed among equals.
     """
-    length = len(model.encode(fact.prompt))
+    length, steps = len(model.encode(fact.prompt)), len(model.encode_plain(fact.answer))
     shuffled = [other for other in facts if other.relation == fact.relation and other.answer != fact.answer]
     random.Random(f"{seed}:{fact.id}").shuffle(shuffled)
     shuffled.sort(key=lambda other: (other.split != fact.split, abs(other.bucket - fact.bucket)))
     for other in shuffled:
-        if len(model.encode_plain(other.answer)) == 1 and len(model.encode(other.prompt)) == length:
+        if len(model.encode_plain(other.answer)) == steps and len(model.encode(other.prompt)) == length:
             yield other
 
 

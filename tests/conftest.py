@@ -103,19 +103,25 @@ def describe_run(tokens: Sequence[str], edges: int) -> dict[str, Any]:
             "text": None,
         },
         "fact": None,
-        "pair": {
-            "clean": prompt,
-            "counterfactual": "".join(other),
-            "clean_tokens": list(tokens),
-            "counterfactual_tokens": other,
-            "clean_ids": list(range(len(tokens))),
-            "counterfactual_ids": [0, 1, 2, 9, 4][: len(tokens)],
-            "answer": answer,
-            "foil": foil,
-            "answer_id": 17,
-            "foil_id": 18,
-            "spans": [],
-        },
+        "pairs": [
+            {
+                "clean": prompt,
+                "counterfactual": "".join(other),
+                "clean_tokens": list(tokens),
+                "counterfactual_tokens": other,
+                "clean_ids": list(range(len(tokens))),
+                "counterfactual_ids": [0, 1, 2, 9, 4][: len(tokens)],
+                "answer": answer,
+                "foil": foil,
+                "answer_ids": [17],
+                "foil_ids": [18],
+                "answer_tokens": [answer],
+                "foil_tokens": [foil],
+                "spans": [],
+            }
+        ],
+        "summed": False,
+        "selection": {"name": "top-n"},
         "conditions": [
             {
                 "name": "parameters",

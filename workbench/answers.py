@@ -10,7 +10,10 @@ CONDITIONS = ("parameters", "bank", "explicit memory", "text")
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One next token: its text exactly as the tokenizer has it, its id, its probability."""
+    """One next token: its text exactly as the tokenizer has it, its id, its probability.
+
+    Also a whole answer of several tokens, whose id is -1 and whose probability is the product of its tokens'.
+    """
 
     text: str
     token: int
@@ -23,7 +26,8 @@ class Condition:
 
     `prompt` is the text that was fed (with the document before it in the `text` condition). When the condition is
     not available (no bank, no document), `reason` says why and `top` is empty. `answer` is the prediction of the
-    asked-for answer, None when no answer was named. `source` says what was attached (cluster path, document ids).
+    asked-for answer, None when no answer was named; `steps` are its tokens, each with its probability after those
+    before. `source` says what was attached (cluster path, document ids).
     """
 
     name: str
@@ -32,6 +36,7 @@ class Condition:
     answer: Prediction | None = None
     source: str = ""
     reason: str = ""
+    steps: tuple[Prediction, ...] = ()
 
     @property
     def available(self) -> bool:

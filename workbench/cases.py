@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
 from probes.facts import Fact, find_fact
-from probes.prompts import PromptPair, find_named_fact, list_counterfactuals, pair_prompts
+from probes.prompts import PromptPair, encode_answer, find_named_fact, list_counterfactuals, pair_prompts
+from workbench.datasets import list_questions
 from workbench.engine import Engine
 from workbench.settings import Question, Settings
 
@@ -46,25 +47,44 @@ class Case:
     fact: Fact | None
     other: Fact | None
 
-    def build_inputs(self, engine: Engine) -> Inputs:
-        """Token ids and attached memories of both sides."""
-        import torch
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object: the pair, and by their ids the facts and memories that stand on either side."""
+        return self.pair.to_json() | {
+            "fact": self.fact.id if self.fact is not None else None,
+            "counterfactual_fact": self.other.id if self.other is not None else None,
+            "path": list(self.clean.path),
+            "counterfactual_path": list(self.counterfactual.path),
+            "memories": list(self.clean.memories),
+            "counterfactual_memories": list(self.counterfactual.memories),
+        }
 
-        from circuits.metrics import build_readout
-        from circuits.problem import Inputs
 
-        def attach(side: Side) -> Attachment:
-            return engine.attach(side.path, side.memories)
+def build_inputs(engine: Engine, cases: Sequence[Case], metric: str) -> Inputs:
+    """Token ids with the answers taught, filled up on the right, and the memories of both sides, a row a case.
 
-        clean = attach(self.clean)
-        same = (self.clean.path, self.clean.memories) == (self.counterfactual.path, self.counterfactual.memories)
-        return Inputs(
-            clean=torch.tensor([self.pair.clean_ids]),
-            counterfactual=torch.tensor([self.pair.counterfactual_ids]),
-            attachment=clean,
-            counterfactual_attachment=clean if same else attach(self.counterfactual),
-            readout=build_readout([len(self.pair.clean_ids)], [[self.pair.answer_id]], [[self.pair.foil_id]]),
-        )
+    Raises UserError when the cases' memories cannot stand in one batch, or answer and foil cannot be compared.
+    """
+    from circuits.metrics import build_readout
+    from circuits.problem import Inputs, pad_tokens
+    from probes.attachments import stack_attachments
+
+    def attach(sides: Sequence[Side]) -> Attachment:
+        rows = [engine.attach(side.path, side.memories) for side in sides]
+        return rows[0] if len(rows) == 1 else stack_attachments(rows)
+
+    clean, other = [case.clean for case in cases], [case.counterfactual for case in cases]
+    same = all((a.path, a.memories) == (b.path, b.memories) for a, b in zip(clean, other, strict=True))
+    attachment = attach(clean)
+    pairs = [case.pair for case in cases]
+    # Only the difference of logits reads the foil; other metrics shall not ask for one of the same length.
+    foils = [pair.foil_ids if metric == "logit-diff" else pair.answer_ids for pair in pairs]
+    return Inputs(
+        clean=pad_tokens([pair.fed_ids[0] for pair in pairs]),
+        counterfactual=pad_tokens([pair.fed_ids[1] for pair in pairs]),
+        attachment=attachment,
+        counterfactual_attachment=attachment if same else attach(other),
+        readout=build_readout([len(pair.clean_ids) for pair in pairs], [pair.answer_ids for pair in pairs], foils),
+    )
 
 
 def read_text(choice: str, fact: Fact | None) -> str:
@@ -159,7 +179,9 @@ def resolve_fact(engine: Engine, question: Question, settings: Settings) -> Case
     if question.counterfactual:
         other = find_named_fact(question.counterfactual, engine.facts)
         side = build_other_side(engine, settings, other, question.counterfactual, clean)
-        foil = question.foil or (other.answer if other is not None else predict_foil(engine, side, answer))
+        foil = question.foil or (
+            other.answer if other is not None else predict_foil(engine, side, answer, settings.metric)
+        )
         candidates: Iterator[tuple[Side, Fact | None, str]] = iter([(side, other, foil)])
     else:
         candidates = iter(list_other_sides(engine, settings, fact, clean, answer, question.foil))
@@ -172,22 +194,37 @@ def resolve_fact(engine: Engine, question: Question, settings: Settings) -> Case
             continue
         return Case(clean, side, pair, fact, other)
     raise problem or UserError(
-        f"no counterfactual for {fact.id}: no other {fact.relation} fact has a prompt as long in tokens with an answer "
-        "of one token on this model; give --counterfactual and --foil"
+        f"no counterfactual for {fact.id}: no other {fact.relation} fact has a prompt and another answer as long in "
+        "tokens on this model; give --counterfactual and --foil"
     )
 
 
-def predict_foil(engine: Engine, side: Side, answer: str) -> str:
-    """The model's best next token on a side, other than the answer."""
+def predict_foil(engine: Engine, side: Side, answer: str, metric: str) -> str:
+    """The model's best continuation on a side that starts unlike the answer.
+
+    As long in tokens as the answer where the metric compares the two; else one token, for people to read.
+    """
     import torch
 
     from circuits.problem import record_run
 
-    ids = engine.model.encode(side.build_prompt(engine.template))
-    _, logits = record_run(engine.model, torch.tensor([ids]), engine.attach(side.path, side.memories))
-    for token in logits[0, -1].topk(5).indices.tolist():
-        text = engine.model.decode(token)
-        if text.strip() and text.strip() != answer.strip() and len(engine.model.encode_plain(text)) == 1:
+    model, prompt = engine.model, side.build_prompt(engine.template)
+    ids, attachment = model.encode(prompt), engine.attach(side.path, side.memories)
+
+    def rank(tokens: list[int]) -> list[int]:
+        _, logits = record_run(model, torch.tensor([tokens]), attachment)
+        return [int(token) for token in logits[0, -1].topk(5).indices]
+
+    wanted = encode_answer(model, answer, prompt)[1]
+    steps = len(wanted) if metric == "logit-diff" else 1
+    for first in rank(ids):
+        if first == wanted[0] or model.decode(first).strip() in ("", answer.strip()):
+            continue
+        tokens = [first]
+        while len(tokens) < steps:
+            tokens.append(rank(ids + tokens)[0])
+        text = "".join(model.decode(token) for token in tokens)
+        if list(encode_answer(model, text, prompt)[1]) == tokens:
             return text
     raise UserError("no foil could be chosen (the model's best tokens do not stand alone): give --foil")
 
@@ -199,10 +236,10 @@ def resolve_prompt(engine: Engine, question: Question, settings: Settings) -> Ca
     if question.counterfactual:
         other = find_named_fact(question.counterfactual, engine.facts)
         side = build_other_side(engine, settings, other, question.counterfactual, clean)
-        foil = question.foil or predict_foil(engine, side, question.answer)
+        foil = question.foil or predict_foil(engine, side, question.answer, settings.metric)
     else:
         other, side = None, clean
-        foil = question.foil or predict_foil(engine, clean, question.answer)
+        foil = question.foil or predict_foil(engine, clean, question.answer, settings.metric)
     pair = pair_prompts(
         engine.model,
         clean.build_prompt(engine.template),
@@ -214,7 +251,13 @@ def resolve_prompt(engine: Engine, question: Question, settings: Settings) -> Ca
     return Case(clean, side, pair, fact, other)
 
 
-def resolve(engine: Engine, question: Question, settings: Settings) -> Case:
-    """Case of a question. Raises UserError when it cannot be compared on this model."""
-    question.check_traceable(settings)
-    return resolve_fact(engine, question, settings) if question.fact else resolve_prompt(engine, question, settings)
+def resolve(engine: Engine, question: Question, settings: Settings) -> tuple[Case, ...]:
+    """Cases of a question, one unless it is a data set. Raises UserError when one cannot be compared on this model."""
+    questions = list_questions(question, settings)
+    cases = []
+    for row, one in enumerate(questions, start=1):
+        try:
+            cases.append((resolve_fact if one.fact else resolve_prompt)(engine, one, settings))
+        except UserError as error:
+            raise UserError(f"row {row}: {error}" if len(questions) > 1 else str(error)) from None
+    return tuple(cases)

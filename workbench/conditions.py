@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -13,7 +15,7 @@ from probes.errors import UserError
 from probes.facts import Fact, find_fact
 from probes.models import Model
 from probes.progress import Tick
-from probes.prompts import encode_answer, find_named_fact
+from probes.prompts import encode_answer, find_named_fact, refuse_length
 from workbench.answers import Condition, Prediction
 from workbench.cases import Side, choose_memories, choose_path, read_text
 from workbench.engine import Engine
@@ -26,6 +28,8 @@ SHOWN = 10
 def answer_conditions(engine: Engine, question: Question, settings: Settings, tick: Tick) -> tuple[Condition, ...]:
     """Answers in the four conditions; one that cannot be asked says why."""
     question.check()
+    if question.several:
+        raise UserError("one question is asked at a time: give --fact once, or --prompt")
     fact = find_fact(engine.facts, question.fact) if question.fact else find_named_fact(question.prompt, engine.facts)
     prompt = fact.prompt if question.fact and fact is not None else question.prompt
     answer = question.answer or (fact.answer if question.fact and fact is not None else "")
@@ -77,18 +81,27 @@ def offer_text(side: Side, fact: Fact | None, settings: Settings) -> tuple[Side,
 
 
 def answer_side(engine: Engine, name: str, side: Side, answer: str, source: str) -> Condition:
-    """Predictions of the model on one side."""
+    """Predictions of the model on one side; the answer is taught, so that one pass predicts each of its tokens."""
     model, prompt = engine.model, side.build_prompt(engine.template)
+    text, wanted = encode_answer(model, answer, prompt) if answer else ("", ())
     try:
         ids = model.encode(prompt)
+        refuse_length(model, len(ids) + len(wanted[:-1]))
     except UserError as error:
         return Condition(name, prompt, source=source, reason=str(error))
-    _, logits = record_run(model, torch.tensor([ids]), engine.attach(side.path, side.memories))
-    probabilities = logits[0, -1].float().softmax(dim=-1)
-    wanted = encode_answer(model, answer, prompt)[1] if answer else None
-    best = [predict(model, probabilities, token) for token in probabilities.topk(SHOWN).indices.tolist()]
-    asked = predict(model, probabilities, wanted) if wanted is not None else None
-    return Condition(name, prompt, tuple(best), asked, source)
+    _, logits = record_run(model, torch.tensor([[*ids, *wanted[:-1]]]), engine.attach(side.path, side.memories))
+    probabilities = logits[0, len(ids) - 1 :].float().softmax(dim=-1)
+    best = [predict(model, probabilities[0], token) for token in probabilities[0].topk(SHOWN).indices.tolist()]
+    steps = [predict(model, probabilities[step], token) for step, token in enumerate(wanted)]
+    asked = join_steps(text, steps) if steps else None
+    return Condition(name, prompt, tuple(best), asked, source, steps=tuple(steps))
+
+
+def join_steps(text: str, steps: Sequence[Prediction]) -> Prediction:
+    """The whole answer as one prediction."""
+    if len(steps) == 1:
+        return steps[0]
+    return Prediction(text, -1, math.prod(step.probability for step in steps))
 
 
 def predict(model: Model, probabilities: Float[Tensor, " d_vocab"], token: int) -> Prediction:

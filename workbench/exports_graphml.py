@@ -28,11 +28,12 @@ def build_graph(run: Run) -> Any:
     """networkx.MultiDiGraph of a circuit: `relation` is `edge` or `attention`, scores in the graph's `unit`."""
     import networkx
 
-    circuit, pair = run.circuit, run.about["pair"]
+    circuit, pair = run.circuit, run.pair
     graph = networkx.MultiDiGraph(
         prompt=clean_xml(pair["clean"]),
         answer=clean_xml(pair["answer"]),
         foil=clean_xml(pair["foil"]),
+        pairs=len(run.pairs),
         **{name: clean_xml(getattr(circuit, name)) for name in ("method", "ablation", "metric", "unit")},
     )
     for node in circuit.nodes:

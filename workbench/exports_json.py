@@ -17,12 +17,24 @@ from typing import Any, NoReturn
 from circuits.circuit import Circuit
 from probes.errors import UserError
 from workbench.exports_tables import find_token
-from workbench.runs import Run, decode_circuit
+from workbench.runs import Run, decode_circuit, list_tokens, upgrade
 from workbench.views.describe import describe_node
 
 FORMAT = "memory-circuits/circuit"
-VERSION = 1
-COPIED = ("question", "settings", "model", "memories", "fact", "pair", "faithfulness", "versions", "command")
+VERSION = 2
+COPIED = (
+    "question",
+    "settings",
+    "model",
+    "memories",
+    "fact",
+    "pairs",
+    "summed",
+    "selection",
+    "faithfulness",
+    "versions",
+    "command",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +46,8 @@ class CircuitFile:
 
     @property
     def tokens(self) -> list[str]:
-        """Tokens of the clean prompt."""
-        return list(self.about["pair"]["clean_tokens"])
+        """Text at each position of the circuit."""
+        return list_tokens(self.about)
 
 
 @functools.cache
@@ -124,7 +136,7 @@ def check_references(document: dict[str, Any], circuit: Circuit) -> None:
         for name, value in {**meant, "position": node.position}.items():
             if listed[name] != value:
                 raise UserError(f"not a circuit file: {field}.{name} is {listed[name]!r}, its id says {value!r}")
-        if node.position >= len(document["pair"]["clean_tokens"]):
+        if node.position >= len(list_tokens(document)):
             raise UserError(f"not a circuit file: {field}.position is {node.position}, beyond the prompt's tokens")
     for name, ends in (("edges", ("writer", "reader")), ("moves", ("source", "target"))):
         for index, item in enumerate(document[name]):
@@ -173,6 +185,11 @@ def read_json(data: bytes) -> CircuitFile:
     document = parse_document(data)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise UserError(f"not a circuit file: its format is not {FORMAT!r}")
+    if document.get("version") == 1:
+        try:
+            document = {"selection": None, **upgrade(document)}
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"not a circuit file of version 1: it has no pair ({error})") from None
     if document.get("version") != VERSION:
         raise UserError(f"the circuit file has version {document.get('version')!r}; this release reads {VERSION}")
     fault = find_fault(document)

@@ -1,6 +1,6 @@
-"""The whole flow on one screen: a question becomes a case, a traced run, edge scores, a circuit and its faithfulness.
+"""The whole flow on one screen: a question becomes cases, a traced run, edge scores, a circuit and its faithfulness.
 
-    Question -> Case (prompt pair, memories) -> Problem (traced runs) -> EdgeScores -> Circuit -> Faithfulness -> Run
+    Question -> Cases (prompt pairs, memories) -> Problem (traced runs) -> EdgeScores -> Circuit -> Faithfulness -> Run
 
 Commands, pages and tests call these functions; none restates them. Torch is imported inside, so that importing this
 module is cheap.
@@ -8,19 +8,21 @@ module is cheap.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
 from probes.progress import Tick, quiet
 from workbench.answers import Condition
-from workbench.cases import Case, resolve
+from workbench.cases import Case, build_inputs, resolve
 from workbench.engine import Engine, open_engine
 from workbench.provenance import build_command, describe_memories, list_versions
 from workbench.runs import Recording, Run
-from workbench.settings import METHODS, Question, Settings
+from workbench.settings import METHODS, Question, Settings, read_question
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from circuits.circuit import Circuit, EdgeScores
@@ -36,21 +38,22 @@ REFERENCES = 32
 def trace(engine: Engine, question: Question, settings: Settings, tick: Tick = quiet) -> Run:
     """Trace one question: from prompt to circuit. Raises UserError for what a person can put right."""
     settings.check()
-    case = resolve(engine, question, settings)
-    conditions = ask(engine, question, settings, tick)
-    problem = pose(engine, case, settings, tick)
+    cases = resolve(engine, question, settings)
+    conditions = ask(engine, question, settings, tick) if not question.several else ()
+    problem = pose(engine, cases, settings, tick)
     scores = score(problem, settings, tick)
+    pairs = score_pairs(engine, cases, settings, tick) if settings.selection == "stable" else None
     recording = record_attention(problem)
-    circuit, notes = select(scores, recording, problem.list_ends(), settings)
+    circuit, notes = select(scores, problem, recording, settings, pairs)
     faithfulness = evaluate(problem, circuit, settings, tick)
     about = {
         "question": question.to_json(),
         "settings": settings.to_json(),
         "model": engine.model.describe(),
-        "memories": describe_memories(engine, case),
-        "fact": case.fact.to_json() if case.fact is not None else None,
-        "counterfactual_fact": case.other.id if case.other is not None else None,
-        "pair": case.pair.to_json(),
+        "memories": describe_memories(engine, cases),
+        "fact": cases[0].fact.to_json() if cases[0].fact is not None and len(cases) == 1 else None,
+        "pairs": [case.to_json() for case in cases],
+        "summed": problem.summed,
         "conditions": [condition.to_json() for condition in conditions],
         "selection": {"name": settings.selection, **notes},
         "faithfulness": faithfulness.to_json(),
@@ -67,16 +70,22 @@ def ask(engine: Engine, question: Question, settings: Settings, tick: Tick = qui
     return answer_conditions(engine, question, settings, tick)
 
 
-def pose(engine: Engine, case: Case, settings: Settings, tick: Tick = quiet) -> Problem:
-    """Problem of a case: clean and ablated run recorded, metric set up."""
+def pose(
+    engine: Engine, cases: Sequence[Case], settings: Settings, tick: Tick = quiet, summed: bool | None = None
+) -> Problem:
+    """Problem of one case or several: clean and ablated run recorded, metric set up.
+
+    `summed` as in `pose_problem`: by default positions are summed when there are several cases.
+    """
     from circuits.problem import pose_problem
 
     return pose_problem(
         engine.model,
-        case.build_inputs(engine),
+        build_inputs(engine, cases, settings.metric),
         settings.ablation,
         settings.metric,
         list_references(engine, settings) if settings.ablation == "mean" else (),
+        summed=summed,
         tick=tick,
         differentiable=METHODS[settings.method].at_clean,
         attention=True,
@@ -100,12 +109,29 @@ def score(problem: Problem, settings: Settings, tick: Tick) -> EdgeScores:
     return score_edges(problem, settings.method, settings.choose_options(), tick)
 
 
+def score_pairs(engine: Engine, cases: Sequence[Case], settings: Settings, tick: Tick) -> np.ndarray:
+    """Scores of every case alone, `[pair, 1, writer, reader]`, positions summed; their mean is that of all cases."""
+    import numpy as np
+
+    found = []
+    for done, case in enumerate(cases):
+        tick("pairs scored alone", done, len(cases))
+        found.append(score(pose(engine, (case,), settings, summed=True), settings, quiet).edges)
+    return np.stack(found)
+
+
 def record_attention(problem: Problem) -> Recording:
-    """Attention of the clean run, to the context and to memory slots, as probabilities of one softmax."""
+    """Attention of the clean run, to the context and to memory slots, as probabilities of one softmax.
+
+    Empty for several pairs: patterns belong to one prompt.
+    """
     import numpy as np
     import torch
 
     record = problem.clean_record
+    nothing = np.zeros((0,) * 5, dtype=np.float16)
+    if problem.inputs.clean.shape[0] > 1:
+        return Recording(np.zeros((0,) * 4, dtype=np.float16), nothing)
     context, memory = [], []
     for layer in range(problem.model.layers):
         pattern = record.pattern[layer][0]
@@ -113,23 +139,48 @@ def record_attention(problem: Problem) -> Recording:
             pattern = pattern * record.share[layer][0].T[:, :, None]
             memory.append(record.slot_weights[layer][0].transpose(0, 1))
         context.append(pattern)
-    empty = np.zeros((0,) * 5, dtype=np.float16)
     return Recording(
         context=torch.stack(context).detach().cpu().numpy().astype(np.float16),
-        memory=torch.stack(memory).detach().cpu().numpy().astype(np.float16) if memory else empty,
+        memory=torch.stack(memory).detach().cpu().numpy().astype(np.float16) if memory else nothing,
     )
 
 
+def share_context(problem: Problem) -> np.ndarray:
+    """Share of each head's attention that goes to the context, `[layer, head, 1, 1]`, where positions are summed.
+
+    The mean over the pairs and their positions; 1 at layers that read no memory.
+    """
+    import torch
+
+    readout, record = problem.inputs.readout, problem.clean_record
+    last = (readout.positions * (readout.weights > 0)).max(dim=1).values
+    real = torch.arange(problem.inputs.clean.shape[1], device=last.device) <= last[:, None]
+    ones = torch.ones(problem.model.heads)
+    rows = [
+        record.share[layer].detach().float()[real].mean(dim=0).cpu() if layer in record.share else ones
+        for layer in range(problem.model.layers)
+    ]
+    return torch.stack(rows)[:, :, None, None].numpy()
+
+
 def select(
-    scores: EdgeScores, recording: Recording, ends: tuple[int, ...], settings: Settings
+    scores: EdgeScores, problem: Problem, recording: Recording, settings: Settings, pairs: np.ndarray | None = None
 ) -> tuple[Circuit, dict[str, float]]:
-    """Circuit by the chosen rule, and what the rule has to say about it."""
+    """Circuit by the chosen rule, and what the rule has to say about it; `pairs` are the scores of each pair alone."""
     from circuits.assembly import assemble
     from circuits.selection import Goal, select_edges
 
-    goal = Goal(settings.edges, ends, settings.threshold, settings.solver_seconds)
+    goal = Goal(
+        edges=settings.edges,
+        ends=problem.list_ends(),
+        threshold=settings.threshold,
+        seconds=settings.solver_seconds,
+        pairs=pairs,
+        seed=settings.seed,
+    )
     selected = select_edges(scores, settings.selection, goal)
-    return assemble(scores, selected.mask, settings.edges, recording.context.astype("float32")), selected.notes
+    attention = share_context(problem) if problem.summed else recording.context.astype("float32")
+    return assemble(scores, selected.mask, settings.edges, attention), selected.notes
 
 
 def evaluate(problem: Problem, circuit: Circuit, settings: Settings, tick: Tick) -> Faithfulness:
@@ -180,13 +231,14 @@ def check_node(engine: Engine, run: Run, node: str, tick: Tick = quiet) -> Check
 
 def restore_problem(engine: Engine, run: Run, tick: Tick = quiet) -> Problem:
     """Problem of a saved run. Raises UserError when model or tokens are no longer those of the run."""
-    settings, question = Settings(**run.about["settings"]), Question(**run.about["question"])
-    case = resolve(engine, question, settings)
+    settings, question = Settings(**run.about["settings"]), read_question(run.about["question"])
+    cases = resolve(engine, question, settings)
     if engine.model.sha256 != run.about["model"]["sha256"]:
         raise UserError("the loaded model is not the one of this run (its hash differs): trace again")
-    if list(case.pair.clean_ids) != run.about["pair"]["clean_ids"]:
+    now = [(list(case.pair.clean_ids), list(case.pair.answer_ids)) for case in cases]
+    if now != [(pair["clean_ids"], pair["answer_ids"]) for pair in run.pairs]:
         raise UserError("the question no longer gives the run's tokens (facts or tokenizer changed): trace again")
-    return pose(engine, case, settings, tick)
+    return pose(engine, cases, settings, tick)
 
 
 def round_trip(about: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
+from collections.abc import Sequence
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -38,24 +39,30 @@ def build_command(question: Question, settings: Settings) -> str:
             value = getattr(source, field.name)
             if value == getattr(default, field.name):
                 continue
-            name = f"--{field.name.replace('_', '-')}"
+            # Several facts are `--fact` again and again.
+            name = "--fact" if field.name == "facts" else f"--{field.name.replace('_', '-')}"
             if value is True:
                 words.append(name)
-            else:
+                continue
+            for one in value if isinstance(value, tuple) else (value,):
                 # A value that starts with a dash would be read as an option of its own.
-                words += [f"{name}={value}"] if str(value).startswith("-") else [name, str(value)]
+                words += [f"{name}={one}"] if str(one).startswith("-") else [name, str(one)]
     return shlex.join(words)
 
 
-def describe_memories(engine: Engine, case: Case) -> dict[str, Any]:
-    """JSON object of the memories attached to the clean run (and where the counterfactual's differ)."""
+def describe_memories(engine: Engine, cases: Sequence[Case]) -> dict[str, Any]:
+    """JSON object of the memories attached to the clean run (and where the counterfactual's differ).
+
+    Of several cases only what they share: which clusters and explicit memories each reads stands with its pair.
+    """
     bank = memories = text = None
+    case, several = cases[0], len(cases) > 1
     if engine.bank is not None and case.clean.path:
         bank = {
             "name": engine.bank.folder.name,
             "sha256": engine.bank.sha256,
-            "path": list(case.clean.path),
-            "counterfactual_path": list(case.counterfactual.path),
+            "path": [] if several else list(case.clean.path),
+            "counterfactual_path": [] if several else list(case.counterfactual.path),
             "units": list(engine.bank.units),
             "layers": list(engine.bank.layers),
         }
@@ -66,10 +73,10 @@ def describe_memories(engine: Engine, case: Case) -> dict[str, Any]:
             "layers": list(engine.memories.layers),
             "slots": engine.memories.slots,
             "offset": engine.memories.offset,
-            "blocks": [describe_block(engine, name) for name in case.clean.memories],
-            "counterfactual_blocks": list(case.counterfactual.memories),
+            "blocks": [] if several else [describe_block(engine, name) for name in case.clean.memories],
+            "counterfactual_blocks": [] if several else list(case.counterfactual.memories),
         }
-    if case.clean.text:
+    if case.clean.text and not several:
         text = {"text": case.clean.text, "counterfactual": case.counterfactual.text}
     return {"bank": bank, "explicit": memories, "text": text}
 

@@ -13,7 +13,7 @@ from probes.progress import Tick, quiet
 from workbench.engine import Engine
 from workbench.pipeline import trace
 from workbench.runs import Run
-from workbench.settings import Question, Settings
+from workbench.settings import Settings, read_question
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,14 @@ class Difference:
 
 def replay(run: Run, engine: Engine, tick: Tick = quiet) -> tuple[Difference, ...]:
     """Trace the run's question again on `engine` and compare; empty when every number is the same."""
-    again = trace(engine, Question(**run.about["question"]), Settings(**run.about["settings"]), tick)
+    again = trace(engine, read_question(run.about["question"]), Settings(**run.about["settings"]), tick)
     return compare_runs(run, again)
 
 
 def compare_runs(first: Run, second: Run) -> tuple[Difference, ...]:
     """Every number of the first run that is different in the second."""
     rows: list[Difference] = []
-    for key in ("model", "memories", "pair", "conditions", "faithfulness", "versions"):
+    for key in ("model", "memories", "pairs", "conditions", "faithfulness", "versions"):
         rows += compare_values(key, first.about[key], second.about[key])
     if "selection" in first.about:
         rows += compare_values("selection", first.about["selection"], second.about["selection"])
@@ -58,8 +58,8 @@ def compare_runs(first: Run, second: Run) -> tuple[Difference, ...]:
 def compare_values(name: str, first: Any, second: Any) -> Iterator[Difference]:
     """Differences between two JSON values, by path."""
     if isinstance(first, dict) and isinstance(second, dict):
-        for key in sorted(first.keys() | second.keys()):
-            yield from compare_values(f"{name}.{key}", first.get(key), second.get(key))
+        for key in sorted(first):
+            yield from compare_values(f"{name}.{key}", first[key], second.get(key))
     elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
         for index, (a, b) in enumerate(zip(first, second, strict=True)):
             yield from compare_values(f"{name}.{index}", a, b)

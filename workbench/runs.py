@@ -25,7 +25,9 @@ from probes.errors import UserError
 from workbench.storage import read_bytes, write_folder
 
 FORMAT = "memory-circuits/run"
-VERSION = 1
+VERSION = 2
+# What stands for the tokens when all positions are summed.
+EVERYWHERE = "every position"
 FILES = ("run.json", "scores.npz", "recording.npz")
 
 
@@ -42,7 +44,10 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished trace. `about` is the JSON object of run.json less the circuit; see `docs/run-format.md`."""
+    """A finished trace. `about` is the JSON object of run.json less the circuit; see `docs/run-format.md`.
+
+    `recording` is empty for a run over several pairs: attention patterns belong to one prompt.
+    """
 
     about: dict[str, Any]
     circuit: Circuit
@@ -50,14 +55,43 @@ class Run:
     recording: Recording
 
     @property
+    def pairs(self) -> list[dict[str, Any]]:
+        """The prompt pairs it was traced over, at least one."""
+        return list(self.about["pairs"])
+
+    @property
+    def pair(self) -> dict[str, Any]:
+        """The first pair, which stands for all where one is shown."""
+        return dict(self.about["pairs"][0])
+
+    @property
     def tokens(self) -> list[str]:
-        """Tokens of the clean prompt, as text."""
-        return list(self.about["pair"]["clean_tokens"])
+        """Text at each position of the circuit."""
+        return list_tokens(self.about)
 
     @property
     def title(self) -> str:
-        """Short human-readable name: the prompt and its answer."""
-        return f"{self.about['pair']['clean']} → {self.about['pair']['answer'].strip()}"
+        """Short human-readable name: the prompt and its answer, and how many more pairs there are."""
+        more = f" and {len(self.pairs) - 1} more pairs" if len(self.pairs) > 1 else ""
+        return f"{self.pair['clean']} → {self.pair['answer'].strip()}{more}"
+
+
+def list_tokens(about: dict[str, Any]) -> list[str]:
+    """Text at each position of a circuit: the prompt's tokens and the taught ones of its answer, or all at once.
+
+    A circuit with `summed` positions has a single one.
+    """
+    pair = about["pairs"][0]
+    return [EVERYWHERE] if about["summed"] else [*pair["clean_tokens"], *pair["answer_tokens"][:-1]]
+
+
+def upgrade(about: dict[str, Any]) -> dict[str, Any]:
+    """A document of version 1, which had one pair with an answer of one token, as the present version has it."""
+    pair = dict(about["pair"])
+    ids = {f"{name}_ids": [pair.pop(f"{name}_id")] for name in ("answer", "foil")}
+    tokens = {f"{name}_tokens": [pair[name]] for name in ("answer", "foil")}
+    rest = {name: value for name, value in about.items() if name != "pair"}
+    return {**rest, "version": VERSION, "pairs": [pair | ids | tokens], "summed": False}
 
 
 def encode_circuit(circuit: Circuit) -> dict[str, Any]:
@@ -149,6 +183,11 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not JSON ({error}): it was cut off or edited; trace again") from None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise UserError(f"{path} is not a run of this workbench: its format is not {FORMAT!r}")
+    if about.get("version") == 1:
+        try:
+            return upgrade(about)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise UserError(f"{path} is not a whole run: its pair is not there; trace again") from None
     if about.get("version") != VERSION:
         raise UserError(f"{path} has version {about.get('version')!r} and this release reads {VERSION}: update it")
     return about

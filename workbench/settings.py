@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from circuits.circuit import UNITS
 from circuits.methods import METHODS, Method, Options
@@ -115,10 +117,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: a shipped fact by its id, or a prompt with its answer.
+    """What is asked: a shipped fact by its id, a prompt with its answer, or a data set of several.
 
     `foil` is the answer to compare with and `counterfactual` the prompt that leads to it; left empty they are
-    chosen (from a fact of the same relation, or the model's next best token).
+    chosen (from a fact of the same relation, or the model's next best token). A data set is `facts`, several ids, or
+    `pairs`, a table of prompts with their answers (`workbench/datasets.py`); its metric is the mean.
     """
 
     fact: str = ""
@@ -126,11 +129,30 @@ class Question:
     answer: str = ""
     foil: str = ""
     counterfactual: str = ""
+    facts: tuple[str, ...] = ()
+    pairs: str = ""
+
+    @property
+    def several(self) -> bool:
+        """Whether it is a data set."""
+        return bool(self.facts or self.pairs)
+
+    @property
+    def words(self) -> str:
+        """A few words for names: the fact, the prompt, or what the data set is called."""
+        return self.fact or self.prompt or " ".join(self.facts[:3]) or Path(self.pairs).stem
 
     def check(self) -> None:
-        """Raise UserError unless exactly one of fact and prompt is given."""
-        if bool(self.fact) == bool(self.prompt):
-            raise UserError("give either a fact or a prompt: --fact ID, or --prompt TEXT --answer TEXT")
+        """Raise UserError unless exactly one of fact, prompt, facts and pairs is given, and nothing contradicts it."""
+        if sum(map(bool, (self.fact, self.prompt, self.facts, self.pairs))) != 1:
+            raise UserError(
+                "give either a fact or a prompt or a table of pairs: --fact ID, --prompt TEXT --answer TEXT, or "
+                "--pairs FILE"
+            )
+        if self.several and (self.answer or self.foil or self.counterfactual):
+            raise UserError(
+                "--answer, --foil and --counterfactual belong to one prompt: a table of pairs has columns for them"
+            )
 
     def check_traceable(self, settings: Settings) -> None:
         """Raise UserError for a typed prompt that lacks what a trace compares it with; no model is needed to say so."""
@@ -145,6 +167,14 @@ class Question:
                 "choose --ablation zero or mean"
             )
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, object]:
         """As a JSON object, one key a field."""
-        return asdict(self)
+        return asdict(self) | {"facts": list(self.facts)}
+
+
+def read_question(value: dict[str, Any]) -> Question:
+    """Question of its JSON object. Raises UserError when it is of another release."""
+    try:
+        return Question(**{**value, "facts": tuple(value.get("facts", ()))})
+    except TypeError as error:
+        raise UserError(f"the run's question is not one of this release ({error}): trace again") from None

@@ -94,14 +94,20 @@ def test_bfloat16_loads_and_decomposes() -> None:
     assert model.describe()["dtype"] == "bfloat16"
 
 
-def test_answers_of_several_tokens_say_what_to_do() -> None:
-    """The error lists the tokens and offers the first; prompts too long and empty are refused."""
+def test_answers_have_one_token_or_several() -> None:
+    """A space goes before an answer; all its tokens are kept; prompts too long and empty answers are refused."""
     model = load_shape("llama")
-    assert encode_answer(model, "Paris", "The capital of France is") == (" Paris", model.encode_plain(" Paris")[0])
-    with pytest.raises(UserError, match=r"tokens of this model.*ask for its first token"):
-        encode_answer(model, "Constantinople", "The capital is")
+    assert encode_answer(model, "Paris", "The capital of France is") == (" Paris", (model.encode_plain(" Paris")[0],))
+    text, ids = encode_answer(model, "Constantinople", "The capital is")
+    assert text == " Constantinople" == "".join(model.decode(token) for token in ids)
+    assert len(ids) > 1
+    pair = pair_prompts(model, "The capital is", "The capital is", "Constantinople", "Rome")
+    assert pair.fed_ids[0] == (*pair.clean_ids, *ids[:-1])
+    assert "".join(pair.answer_tokens) == text
     with pytest.raises(UserError, match="the model reads 128"):
         model.encode("Paris " * 300)
+    with pytest.raises(UserError, match="the model reads 128, the last not counted"):
+        pair_prompts(model, "Paris" * 20, "Paris" * 20, " Constantinople" * 20, "Rome")
     with pytest.raises(UserError, match="the foil is empty"):
         encode_answer(model, " ", "The capital is", "foil")
 

@@ -237,8 +237,9 @@ def test_show_and_runs(run_folder: Path, capsys: pytest.CaptureFixture[str], run
 @pytest.mark.parametrize(
     ("keys", "value"),
     [
-        (["pair"], []),
-        (["pair", "clean_tokens"], ["one"]),
+        (["pairs"], []),
+        (["pairs", 0, "clean_tokens"], ["one"]),
+        (["version"], 1),
         (["faithfulness"], None),
         (["faithfulness", "random"], {}),
         (["memories"], []),

@@ -147,7 +147,7 @@ FAULTS: list[tuple[list[Any], Any, str]] = [
     (["plan", "layers"], 2.5, r"\$\.plan\.layers: 2.5 is not of type 'integer'"),
     (["unit"], "bits", r"\$\.unit: 'bits' is not one of \['logits'"),
     (["requested"], -1, r"\$\.requested: -1 is less than the minimum of 0"),
-    (["pair", "clean_tokens", 1], 7, r"\$\.pair\.clean_tokens\[1\]: 7 is not of type 'string'"),
+    (["pairs", 0, "clean_tokens", 1], 7, r"\$\.pairs\[0\]\.clean_tokens\[1\]: 7 is not of type 'string'"),
 ]
 
 
@@ -164,7 +164,7 @@ def test_references_must_hold(run: Run) -> None:
     cases: list[tuple[list[Any], Any, str]] = [
         (["edges", 0, "writer"], "m0@99", r"\$\.edges\[0\]\.writer is 'm0@99', which no node has as id"),
         (["nodes", 0, "position"], 3, r"\$\.nodes\[0\]\.position is 3, its id says"),
-        (["pair", "clean_tokens"], [], r"\$\.nodes\[0\]\.position is \d, beyond the prompt's tokens"),
+        (["pairs", 0, "clean_tokens"], [], r"\$\.nodes\[0\]\.position is \d, beyond the prompt's tokens"),
     ]
     for path, value, message in cases:
         document = json.loads(write_json(run))
@@ -188,8 +188,9 @@ def test_references_must_hold(run: Run) -> None:
         (b'{"a": 1, "a": 2}', "the key 'a' occurs twice"),
         (b"[]", "its format is not"),
         (b'{"format": "memory-circuits/run"}', "its format is not"),
-        (b'{"format": "memory-circuits/circuit", "version": 2}', "version 2; this release reads 1"),
-        (b'{"format": "memory-circuits/circuit", "version": 1}', r"\$: '\w+' is a required property"),
+        (b'{"format": "memory-circuits/circuit", "version": 3}', "version 3; this release reads 2"),
+        (b'{"format": "memory-circuits/circuit", "version": 1}', "it has no pair"),
+        (b'{"format": "memory-circuits/circuit", "version": 2}', r"\$: '\w+' is a required property"),
     ],
 )
 def test_what_is_no_circuit_file_is_refused(data: bytes, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -46,8 +47,8 @@ def test_a_seen_fact_is_traced_with_its_bank_blocks(engine: Engine, tmp_path: Pa
     run = trace(engine, SEEN, SETTINGS)
     assert run.about["memories"]["bank"]["path"] == [0, 1]
     assert run.about["memories"]["explicit"] is None
-    assert run.about["pair"]["answer"] == " Paris"
-    assert run.about["pair"]["foil"] == " Rome"
+    assert run.pair["answer"] == " Paris"
+    assert run.pair["foil"] == " Rome"
     assert 10 < len(run.circuit.edges) <= 60
     assert run.circuit.total == run.scores.wiring.edges * len(run.tokens)
     assert any(writer.name == "f2.l1" for writer in run.scores.wiring.writers)
@@ -81,7 +82,7 @@ def test_a_never_seen_fact_comes_with_its_explicit_memory(engine: Engine) -> Non
 def test_text_in_the_prompt_is_a_span_and_its_answer_is_swapped(engine: Engine) -> None:
     """With text, the counterfactual text says the foil, the question stays, and the text is a named span."""
     run = trace(engine, UNSEEN, replace(SETTINGS, text="auto", memory="none"))
-    pair = run.about["pair"]
+    pair = run.pair
     assert pair["clean"].startswith("The capital of Anna is Oslo.")
     assert pair["foil"].strip() in pair["counterfactual"]
     assert pair["counterfactual"].endswith("The capital of Anna is")
@@ -180,8 +181,13 @@ def test_exact_check_stands_beside_the_estimate(engine: Engine) -> None:
             "positions must match",
         ),
         (
-            Question(prompt="The capital of France is", answer="Zanzibar", counterfactual="The capital of Italy is"),
-            "ask for its first token",
+            Question(
+                prompt="The capital of France is",
+                answer="Zanzibar",
+                counterfactual="The capital of Italy is",
+                foil="Rome",
+            ),
+            "choose a foil of the same length",
         ),
     ],
 )
@@ -195,7 +201,7 @@ def test_a_trained_fact_may_be_asked_with_its_own_memory_and_another_answer(engi
     """`own` attaches the explicit memory of a trained fact; the question may ask what speaks for another answer."""
     run = trace(engine, Question(fact="capital/France", answer="Oslo", foil="Paris"), replace(SETTINGS, memory="own"))
     assert run.about["memories"]["explicit"]["blocks"][0]["id"] == "document/France"
-    assert (run.about["pair"]["answer"], run.about["pair"]["foil"]) == (" Oslo", " Paris")
+    assert (run.pair["answer"], run.pair["foil"]) == (" Oslo", " Paris")
 
 
 def test_a_typed_prompt_is_traced_with_the_memories_of_its_subject(engine: Engine) -> None:
@@ -204,7 +210,7 @@ def test_a_typed_prompt_is_traced_with_the_memories_of_its_subject(engine: Engin
     run = trace(engine, question, SETTINGS)
     assert run.about["memories"]["bank"]["path"] == [0, 1]
     assert run.about["memories"]["bank"]["counterfactual_path"] == [1, 3]
-    assert run.about["pair"]["foil"] != run.about["pair"]["answer"]
+    assert run.pair["foil"] != run.pair["answer"]
 
 
 @pytest.mark.parametrize("shape", ["gpt2", "pythia", "qwen3"])
@@ -226,3 +232,119 @@ def test_memories_of_another_model_are_refused() -> None:
             open_engine(replace(SETTINGS, model=str(write_checkpoint("qwen2")), **option))
     with pytest.raises(UserError, match="no plain rotary attention"):
         open_engine(replace(SETTINGS, model=str(write_checkpoint("gpt2")), memory=str(folder / "memory")))
+
+
+def write_table(folder: Path, rows: list[dict[str, object]]) -> Question:
+    """Question of a table of pairs."""
+    path = folder / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Question(pairs=str(path))
+
+
+PAIRS: list[dict[str, object]] = [
+    {
+        "prompt": "The capital of France is",
+        "counterfactual": "The capital of Italy is",
+        "answer": "Paris",
+        "foil": "Rome",
+    },
+    {"prompt": "In Italy", "counterfactual": "In France", "answer": " Rome is Rome", "foil": " Paris is Paris", "x": 1},
+    {"prompt": "Anna eats", "counterfactual": "Anna lives", "answer": "plums", "foil": "Oslo"},
+]
+
+
+def test_a_table_of_pairs_is_the_mean_of_its_pairs(engine: Engine, tmp_path: Path) -> None:
+    """Pairs of different lengths, an answer of several tokens, memories of their own: scores are means of single runs.
+
+    The run saves, loads, replays, and its nodes are checked exactly at the one position there is.
+    """
+    settings = replace(SETTINGS, edges=40, memory="none")
+    question = write_table(tmp_path, PAIRS)
+    run = trace(engine, question, settings)
+    single = [
+        trace(
+            engine, Question(**{key: str(row[key]) for key in ("prompt", "counterfactual", "answer", "foil")}), settings
+        )
+        for row in PAIRS
+    ]
+    assert len({len(one.tokens) for one in single}) > 1
+    assert single[1].tokens[-2:] == [" Rome", " is"]
+    mean = np.mean([one.scores.edges.sum(axis=0) for one in single], axis=0)
+    assert np.abs(run.scores.edges[0] - mean).max() < 1e-4 * np.abs(mean).max()
+    whole = np.mean([one.about["faithfulness"]["metric_whole"] for one in single])
+    assert run.about["faithfulness"]["metric_whole"] == pytest.approx(whole, abs=1e-4)
+    assert run.tokens == ["every position"] and run.about["summed"]
+    assert all(move.weight == 1.0 for move in run.circuit.moves)
+    save_run(run, tmp_path / "run")
+    loaded = load_run(tmp_path / "run")
+    assert replay(loaded, engine) == ()
+    found = check_node(engine, loaded, "m0@0")
+    assert np.isfinite([found.estimate, found.exact]).all()
+    with pytest.raises(UserError, match="position"):
+        check_node(engine, loaded, "m0@1")
+
+
+def test_stable_edges_come_from_several_facts(engine: Engine) -> None:
+    """Several facts are one data set, each with its own bank blocks; what resampling keeps is a circuit."""
+    question = Question(facts=("capital/France", "capital/Italy"))
+    settings = replace(SETTINGS, selection="stable", edges=200)
+    run = trace(engine, question, settings)
+    assert [pair["fact"] for pair in run.pairs] == ["capital/France", "capital/Italy"]
+    assert run.pairs[0]["path"] != run.pairs[1]["path"]
+    assert 0 < len(run.circuit.edges) <= 200
+    assert "--fact capital/France --fact capital/Italy" in run.about["command"]
+    with pytest.raises(UserError, match="give several"):
+        trace(engine, SEEN, settings)
+
+
+def test_an_answer_of_several_tokens_is_taught(engine: Engine) -> None:
+    """Its probability is the product over its tokens, and the log-probability of the trace its logarithm."""
+    question = Question(
+        prompt="The capital of France is", answer="Rome is Rome", counterfactual="The capital of Italy is"
+    )
+    settings = replace(SETTINGS, metric="log-prob", bank="none", memory="none")
+    condition = ask(engine, question, settings)[0]
+    assert condition.answer is not None and condition.answer.token == -1
+    assert [step.text for step in condition.steps] == [" Rome", " is", " Rome"]
+    assert condition.answer.probability == pytest.approx(np.prod([step.probability for step in condition.steps]))
+    run = trace(engine, question, settings)
+    assert run.about["faithfulness"]["metric_whole"] == pytest.approx(np.log(condition.answer.probability), abs=1e-3)
+    assert {node.position for node in run.circuit.nodes if node.component.name == "logits"} <= {
+        len(run.tokens) - 1 - step for step in range(3)
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "has no rows"),
+        ([{"prompt": "a", "reply": "b"}], "lacks the column answer"),
+        ([{"prompt": "Anna", "answer": "Oslo", "counterfactual": ""}], "row 1 has no counterfactual"),
+        ([{**PAIRS[0], "answer": " "}], "row 1 has no answer"),
+        ([{**PAIRS[0], "answer": 7}], "answer is '7' and must be text"),
+        ([{**PAIRS[0], "foil": "Paris"}], "row 1: answer and foil are both 'Paris'"),
+        ([*PAIRS, PAIRS[1]], r"asked twice \(rows 2 and 4\)"),
+        ([PAIRS[0], {**PAIRS[0], "counterfactual": "The capital is"}], "row 2: the prompt has"),
+        ([PAIRS[0], {**PAIRS[0], "foil": "Rome is"}], "choose a foil of the same length"),
+        ([{**PAIRS[0], "counterfactual": PAIRS[0]["prompt"]}], "does not move"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_tables_are_one_clear_message(
+    engine: Engine, tmp_path: Path, rows: list[dict[str, object]], message: str
+) -> None:
+    """Each names the row and what to change, before anything is written."""
+    with pytest.raises(UserError, match=message):
+        trace(engine, write_table(tmp_path, rows), replace(SETTINGS, memory="none", bank="none"))
+
+
+def test_questions_that_contradict_themselves_are_refused(engine: Engine) -> None:
+    """A data set has its answers in its table, asking takes one question, and the file must be there."""
+    with pytest.raises(UserError, match="belong to one prompt"):
+        trace(engine, Question(facts=("capital/France", "capital/Italy"), answer="Oslo"), SETTINGS)
+    with pytest.raises(UserError, match="one question is asked at a time"):
+        ask(engine, Question(facts=("capital/France", "capital/Italy")), SETTINGS)
+    with pytest.raises(UserError, match="cannot read the table"):
+        trace(engine, Question(pairs="nowhere.csv"), SETTINGS)
+    with pytest.raises(UserError, match="either a fact or a prompt"):
+        trace(engine, Question(), SETTINGS)

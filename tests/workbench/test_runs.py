@@ -12,6 +12,7 @@ import pytest
 
 from circuits.graph import Plan
 from probes.errors import UserError
+from workbench.exports_json import read_json, write_json
 from workbench.runs import FILES, Run, encode_run, list_runs, load_run, pack_arrays, save_run, unpack_arrays
 
 
@@ -106,8 +107,8 @@ def test_foreign_json_is_refused(run_folder: Path, text: str) -> None:
 
 
 def test_a_later_version_is_refused(run_folder: Path) -> None:
-    edit(run_folder, version=2)
-    with pytest.raises(UserError, match="version 2"):
+    edit(run_folder, version=3)
+    with pytest.raises(UserError, match="version 3"):
         load_run(run_folder)
 
 
@@ -138,5 +139,34 @@ def test_listing_leaves_out_what_is_no_run(run: Run, run_folder: Path) -> None:
 def test_the_document_names_every_key(run_folder: Path) -> None:
     document = (Path(__file__).parents[2] / "docs" / "run-format.md").read_text()
     about = json.loads((run_folder / "run.json").read_text())
-    keys = [*about, *about["circuit"], *about["pair"], *about["faithfulness"], *about["settings"], *about["question"]]
+    keys = [
+        *about,
+        *about["circuit"],
+        *about["pairs"][0],
+        *about["faithfulness"],
+        *about["settings"],
+        *about["question"],
+    ]
     assert [key for key in keys if f"`{key}`" not in document] == []
+
+
+def make_first_version(document: dict[str, Any]) -> dict[str, Any]:
+    """A run's or circuit's document as the first version wrote it: one pair, answers of one token."""
+    (pair,) = document.pop("pairs")
+    for name in ("answer", "foil"):
+        del pair[f"{name}_tokens"]
+        (pair[f"{name}_id"],) = pair.pop(f"{name}_ids")
+    for name in ("summed", "selection"):
+        del document[name]
+    return {**document, "pair": pair, "version": 1}
+
+
+def test_runs_and_circuits_of_the_first_version_still_load(run: Run, run_folder: Path) -> None:
+    path = run_folder / "run.json"
+    path.write_text(json.dumps(make_first_version(json.loads(path.read_text()))))
+    loaded = load_run(run_folder)
+    assert loaded.pairs == run.pairs
+    assert (loaded.circuit, loaded.tokens, loaded.title) == (run.circuit, run.tokens, run.title)
+    first = make_first_version(json.loads(write_json(run)))
+    found = read_json(json.dumps(first).encode())
+    assert (found.circuit, found.tokens) == (run.circuit, run.tokens)

@@ -27,6 +27,12 @@ def list_row(condition: Condition) -> tuple[object, ...]:
     return condition.name, best, condition.answer.probability if condition.answer else None
 
 
+def list_steps(condition: Condition) -> str:
+    """The tokens of an answer of several, each with its probability after those before; nothing for one of one."""
+    steps = ", ".join(f"{quote(step.text)} {step.probability:.3f}" for step in condition.steps)
+    return f"{condition.name}, answer token by token: {steps}" if len(condition.steps) > 1 else ""
+
+
 def ask_question(options: argparse.Namespace) -> Answer:
     """Ask in every condition."""
     question, settings = read_question(options), read_settings(options)
@@ -35,10 +41,11 @@ def ask_question(options: argparse.Namespace) -> Answer:
     answer = next((found.answer for found in conditions if found.answer), None)
     heading = f"p({quote(answer.text)})" if answer else "p(answer)"
     table = format_table(("condition", "next token, by probability", heading), list(map(list_row, conditions)), 120)
+    steps = [line for found in conditions if (line := list_steps(found))]
     sources = [f"{found.name}: {clean_text(found.source)}" for found in conditions if found.source]
     return Answer(
         {"question": question.to_json(), "conditions": [found.to_json() for found in conditions]},
-        "\n".join([table, *sources]),
+        "\n".join([table, *sources, *steps]),
     )
 
 

@@ -44,14 +44,17 @@ def declare_runs(parser: argparse.ArgumentParser) -> None:
 
 def describe_entry(path: Path, about: dict[str, Any]) -> dict[str, Any]:
     """One line of the list as a JSON object; what a run does not say is None."""
-    pair, circuit, faithfulness = (
-        value if isinstance(value := about.get(name), dict) else {} for name in ("pair", "circuit", "faithfulness")
+    circuit, faithfulness = (
+        value if isinstance(value := about.get(name), dict) else {} for name in ("circuit", "faithfulness")
     )
+    pairs = value if isinstance(value := about.get("pairs"), list) else []
+    pair = pairs[0] if pairs and isinstance(pairs[0], dict) else {}
     edges = circuit.get("edges")
     return {
         "run": str(path),
         "clean": pair.get("clean"),
         "answer": pair.get("answer"),
+        "pairs": len(pairs),
         **{name: circuit.get(name) for name in ("method", "ablation", "metric", "unit")},
         "edges": len(edges) if isinstance(edges, list) else None,
         "faithfulness": faithfulness.get("normalised"),
@@ -67,7 +70,8 @@ def list_saved(options: argparse.Namespace) -> Answer:
     rows = [
         (
             Path(entry["run"]).name,
-            f"{entry['clean']} → {str(entry['answer']).strip()}",
+            f"{entry['clean']} → {str(entry['answer']).strip()}"
+            + (f" (+ {entry['pairs'] - 1} pairs)" if entry["pairs"] > 1 else ""),
             *(entry[name] for name in ("method", "ablation", "metric", "edges", "faithfulness")),
         )
         for entry in entries

@@ -14,12 +14,26 @@ from workbench.settings import ABLATIONS, METHODS, METRICS, Question, Settings
 DEFAULTS = Settings()
 
 
-def declare_question(parser: argparse.ArgumentParser) -> None:
-    """Options of a question: a shipped fact, or a prompt with its answer."""
+def declare_question(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Options of a question: a shipped fact, or a prompt with its answer; or `several` as a data set."""
     group = parser.add_argument_group("question")
-    group.add_argument("--fact", metavar="ID", default="", help="a shipped fact; `memory-circuits facts` lists them")
+    again = "; again for each of several" if several else ""
+    group.add_argument(
+        "--fact",
+        metavar="ID",
+        action="append",
+        default=[],
+        help=f"a shipped fact; `memory-circuits facts` lists them{again}",
+    )
+    if several:
+        group.add_argument(
+            "--pairs",
+            metavar="FILE",
+            default="",
+            help="a .csv, .jsonl or .parquet table, a pair a row: prompt, answer, counterfactual, foil",
+        )
     group.add_argument("--prompt", metavar="TEXT", default="", help="a prompt of your own, up to the answer")
-    group.add_argument("--answer", metavar="TEXT", default="", help="the answer to explain; one token, with its space")
+    group.add_argument("--answer", metavar="TEXT", default="", help="the answer to explain; one token or several")
     group.add_argument("--foil", metavar="TEXT", default="", help="the answer to compare with; chosen when left out")
     group.add_argument(
         "--counterfactual", metavar="TEXT", default="", help="the prompt that leads to the foil; chosen when left out"
@@ -119,8 +133,14 @@ def declare_method(parser: argparse.ArgumentParser) -> None:
 
 
 def read_question(options: argparse.Namespace) -> Question:
-    """Question of the options. Raises UserError when neither or both of fact and prompt are given."""
-    question = Question(**{field.name: getattr(options, field.name) for field in fields(Question)})
+    """Question of the options. Raises UserError unless it is exactly one fact, prompt or data set."""
+    facts = tuple(options.fact)
+    question = Question(
+        fact=facts[0] if len(facts) == 1 else "",
+        facts=facts if len(facts) > 1 else (),
+        pairs=getattr(options, "pairs", ""),
+        **{name: getattr(options, name) for name in ("prompt", "answer", "foil", "counterfactual")},
+    )
     question.check()
     return question
 

@@ -32,9 +32,9 @@ def open_run(text: str) -> tuple[Path, Run]:
         describe_faithfulness(run.about["faithfulness"])
         describe_metric(run.about["faithfulness"])
         describe_model(run.about["model"], run.about["settings"]["model"])
-        whole = whole and {"answer", "foil", "counterfactual"} <= run.about["pair"].keys()
+        whole = whole and all({"answer", "foil", "counterfactual"} <= pair.keys() for pair in run.pairs)
         whole = whole and {"question", "versions", "command"} <= run.about.keys()
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         whole = False
     if not whole:
         raise UserError(f"{folder} was edited or is of another release: its run.json lacks what is shown; trace again")
@@ -55,14 +55,20 @@ def rank_nodes(run: Run, count: int) -> list[dict[str, Any]]:
     ]
 
 
+def describe_tokens(tokens: list[str]) -> str | None:
+    """Tokens of an answer of several, None of one."""
+    return " ".join(map(quote, tokens)) if len(tokens) > 1 else None
+
+
 def describe_memories(memories: dict[str, Any]) -> str:
     """Which memories were attached, in words; `none` when there was none."""
     attached = []
     if bank := memories.get("bank"):
-        attached.append(f"bank, clusters {' > '.join(map(str, bank.get('path', ())))}")
+        path = " > ".join(map(str, bank.get("path", ())))
+        attached.append(f"bank, clusters {path or 'of each pair'}")
     if explicit := memories.get("explicit"):
         blocks = ", ".join(str(block["id"]) for block in explicit.get("blocks", ()))
-        attached.append(f"explicit memory of {blocks}")
+        attached.append(f"explicit memory of {blocks or 'each pair'}")
     if memories.get("text"):
         attached.append("text before the prompt")
     return "; ".join(attached) or "none"
@@ -83,9 +89,11 @@ def summarise_run(run: Run, folder: Path) -> dict[str, Any]:
         "settings": run.about["settings"],
         "model": run.about["model"],
         "memories": run.about["memories"],
-        "answer": run.about["pair"]["answer"],
-        "foil": run.about["pair"]["foil"],
-        "counterfactual": run.about["pair"]["counterfactual"],
+        "pairs": len(run.pairs),
+        "answer": run.pair["answer"],
+        "answer_tokens": run.pair["answer_tokens"],
+        "foil": run.pair["foil"],
+        "counterfactual": run.pair["counterfactual"],
         "method": circuit.method,
         "ablation": circuit.ablation,
         "metric": circuit.metric,
@@ -129,6 +137,8 @@ def format_summary(summary: dict[str, Any]) -> str:
             ("prompt", summary["title"]),
             ("counterfactual", summary["counterfactual"]),
             ("answer, foil", f"{quote(summary['answer'])}, {quote(summary['foil'])}"),
+            ("answer tokens", describe_tokens(summary["answer_tokens"])),
+            ("pairs", f"{summary['pairs']}, the first shown; positions are summed" if summary["pairs"] > 1 else None),
             ("model", describe_model(summary["model"], summary["settings"]["model"])),
             ("memories", describe_memories(summary["memories"])),
             ("method", f"{method}; ablation: {ablation}"),

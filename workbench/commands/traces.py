@@ -20,6 +20,7 @@ from workbench.commands.questions import (
 )
 from workbench.commands.summaries import format_summary, summarise_run
 from workbench.commands.terminal import show_progress
+from workbench.datasets import list_questions
 from workbench.library import find_runs
 from workbench.runs import save_run
 from workbench.settings import Question, Settings
@@ -27,7 +28,7 @@ from workbench.settings import Question, Settings
 
 def declare_trace(parser: argparse.ArgumentParser) -> None:
     """Question, model and memories, attribution, and where the run goes."""
-    declare_question(parser)
+    declare_question(parser, several=True)
     declare_model(parser)
     declare_method(parser)
     parser.add_argument(
@@ -37,7 +38,7 @@ def declare_trace(parser: argparse.ArgumentParser) -> None:
 
 def name_run(question: Question, settings: Settings) -> str:
     """Name of a run's folder: words of the question and eight digits that stand for question and settings."""
-    words = re.sub(r"[^a-z0-9]+", "-", (question.fact or question.prompt).casefold()).strip("-")[:48].rstrip("-")
+    words = re.sub(r"[^a-z0-9]+", "-", question.words.casefold()).strip("-")[:48].rstrip("-")
     whole = json.dumps([question.to_json(), settings.to_json()], sort_keys=True)
     return f"{words or 'run'}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
@@ -55,7 +56,7 @@ def choose_folder(out: str | None, question: Question, settings: Settings) -> Pa
 def trace_question(options: argparse.Namespace) -> Answer:
     """Trace a question, save the run and summarise it."""
     question, settings = read_question(options), read_settings(options)
-    question.check_traceable(settings)
+    list_questions(question, settings)
     folder = choose_folder(options.out, question, settings)
     with show_progress() as tick:
         run = pipeline.trace(pipeline.open_engine(settings, tick), question, settings, tick)

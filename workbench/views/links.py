@@ -74,8 +74,7 @@ def pick_latest(current: str, sources: Mapping[str, str], seen: MutableMapping[s
 
 def name_run(question: Question, settings: Settings, taken: list[str]) -> str:
     """A new run's name from what is asked, safe as a folder and in a link, unlike those taken."""
-    words = question.fact or question.prompt
-    slug = "-".join(re.findall(r"[a-z0-9]+", words.lower()))[:48].strip("-") or "run"
+    slug = "-".join(re.findall(r"[a-z0-9]+", question.words.lower()))[:48].strip("-") or "run"
     stem = f"{slug}.{settings.method}.{settings.ablation}"
     name, count = stem, 2
     while name in taken:

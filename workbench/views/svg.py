@@ -143,14 +143,18 @@ def write_svg(drawing: Drawing, title: str = "Circuit", description: str = "") -
 
 def view_run(run: Run, edges: int | None = None, selected: str = "") -> View:
     """The view of a run under its own names: answer against foil, memories by what they hold."""
-    pair = run.about["pair"]
+    pair = run.pair
     memories = run.about.get("memories") or {}
     explicit, bank = memories.get("explicit") or {}, memories.get("bank") or {}
     answer, foil = str(pair.get("answer", "")).strip(), str(pair.get("foil", "") or "").strip()
     return View(
         edges=edges,
         selected=selected,
-        output=f"{answer} − {foil}" if foil and run.circuit.metric == "logit-diff" else answer or "output",
+        output="answers"
+        if len(run.pairs) > 1
+        else f"{answer} − {foil}"
+        if foil and run.circuit.metric == "logit-diff"
+        else answer or "output",
         blocks=tuple(str(block.get("text") or block.get("id", "")) for block in explicit.get("blocks", [])),
         levels=tuple(f"level {level}, cluster {cluster}" for level, cluster in enumerate(bank.get("path", []))),
     )

@@ -9,6 +9,7 @@ from typing import Any
 from circuits.circuit import Circuit, Edge, Move
 from circuits.graph import split_node
 from probes.facts import Fact
+from workbench.runs import Run
 from workbench.views.describe import ROLES
 from workbench.views.text import show_line, show_token
 
@@ -44,18 +45,28 @@ def tabulate_facts(facts: Sequence[Fact]) -> Columns:
 
 def tabulate_runs(runs: Sequence[tuple[Path, dict[str, Any]]]) -> Columns:
     """One row a saved run; a file that lacks an entry leaves its cell empty."""
-    rows = [(path.name, about, about.get("pair") or {}, about.get("circuit") or {}) for path, about in runs]
+    rows = [(path.name, about, (about.get("pairs") or [{}])[0], about.get("circuit") or {}) for path, about in runs]
     return {
         "run": [name for name, *_ in rows],
         "prompt": [show_line(str(pair.get("clean", ""))) for _, _, pair, _ in rows],
         "answer": [show_token(str(pair.get("answer", ""))) for _, _, pair, _ in rows],
         "foil": [show_token(str(pair["foil"])) if pair.get("foil") else "" for _, _, pair, _ in rows],
         "model": [str((about.get("model") or {}).get("name", "")) for _, about, _, _ in rows],
+        "pairs": [len(about.get("pairs") or []) for _, about, _, _ in rows],
         "method": [str(circuit.get("method", "")) for *_, circuit in rows],
         "ablation": [str(circuit.get("ablation", "")) for *_, circuit in rows],
         "metric": [str(circuit.get("metric", "")) for *_, circuit in rows],
         "edges": [len(circuit.get("edges") or []) for *_, circuit in rows],
         "faithfulness": [(about.get("faithfulness") or {}).get("normalised") for _, about, _, _ in rows],
+    }
+
+
+def tabulate_pairs(run: Run) -> Columns:
+    """One row a prompt pair of a run."""
+    texts = {"prompt": "clean", "counterfactual": "counterfactual"}
+    tokens = {"answer": "answer", "foil": "foil"}
+    return {name: [show_line(str(pair[key])) for pair in run.pairs] for name, key in texts.items()} | {
+        name: [show_token(str(pair[key])) for pair in run.pairs] for name, key in tokens.items()
     }
 
 
