@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
 
+from circuits.connectivity import Mask
 from circuits.graph import Wiring
 from circuits.patching import count_rows, measure_masks
 from circuits.problem import Problem
-from probes.progress import Tick
+from probes.progress import Tick, quiet
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +48,14 @@ class Faithfulness:
         return asdict(self)
 
 
-def draw_random_masks(
-    wiring: Wiring, positions: int, edges: int, count: int, seed: int
-) -> Bool[np.ndarray, "batch pos writer reader"]:
+def draw_random_masks(wiring: Wiring, positions: int, edges: int, count: int, seed: int) -> Iterator[Mask]:
     """Masks of `edges` edges each, drawn without replacement from the whole graph."""
     generator = np.random.default_rng(seed)
     existing = np.flatnonzero(np.broadcast_to(wiring.visible, (positions, *wiring.visible.shape)))
-    masks = np.zeros((count, positions, *wiring.visible.shape), dtype=bool)
-    for mask in masks:
+    for _ in range(count):
+        mask = np.zeros((positions, *wiring.visible.shape), dtype=bool)
         mask.ravel()[generator.choice(existing, size=edges, replace=False)] = True
-    return masks
+        yield mask
 
 
 def normalise(problem: Problem, value: float) -> float:
@@ -63,31 +63,39 @@ def normalise(problem: Problem, value: float) -> float:
     return (value - problem.metric_ablated) / (problem.metric_clean - problem.metric_ablated)
 
 
-def measure_kept(problem: Problem, kept: Bool[np.ndarray, "batch pos writer reader"]) -> list[float]:
-    """Metric with only the kept edges, one number a mask."""
-    masks = torch.from_numpy(kept.transpose(0, 1, 3, 2).astype(np.float32)).to(problem.model.device)
-    rows = count_rows(problem)
-    return [
-        v for start in range(0, len(masks), rows) for v in measure_masks(problem, masks[start : start + rows]).tolist()
-    ]
+def measure_kept(
+    problem: Problem, kept: Iterable[Mask], total: int = 0, tick: Tick = quiet, label: str = "circuits"
+) -> list[float]:
+    """Metric with only the kept edges, one number a mask; as many masks run together as memory allows.
+
+    `total` masks are expected, for the tick.
+    """
+    masks, values = iter(kept), list[float]()
+    while chunk := list(islice(masks, count_rows(problem))):
+        tick(label, len(values), total)
+        batch = np.stack(chunk).transpose(0, 1, 3, 2).astype(np.float32)
+        values += measure_masks(problem, torch.from_numpy(batch).to(problem.model.device)).tolist()
+    return values
+
+
+def measure_shares(problem: Problem, kept: Iterable[Mask], total: int, tick: Tick, label: str) -> list[float]:
+    """Normalised faithfulness f of each mask: 0 as everything ablated, 1 as the whole model."""
+    return [normalise(problem, value) for value in measure_kept(problem, kept, total, tick, label)]
 
 
 def measure_faithfulness(
     problem: Problem,
-    mask: Bool[np.ndarray, "pos writer reader"],
+    mask: Mask,
     unit: str,
     seed: int,
     tick: Tick,
     draws: int = 10,
 ) -> Faithfulness:
     """Faithfulness of the circuit given by `mask`, and of `draws` random circuits of its size."""
-    tick("faithfulness", 0, 2)
     edges = int(mask.sum())
+    (value,) = measure_kept(problem, [mask], 1, tick, "faithfulness")
     random = draw_random_masks(problem.wiring, problem.positions, edges, draws, seed)
-    (value,) = measure_kept(problem, mask[None])
-    tick("random circuits", 1, 2)
-    values = measure_kept(problem, random)
-    shares = [normalise(problem, v) for v in values]
+    shares = measure_shares(problem, random, draws, tick, "random circuits")
     return Faithfulness(
         metric_whole=problem.metric_clean,
         metric_empty=problem.metric_ablated,

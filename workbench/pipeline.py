@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from circuits.circuit import Circuit, EdgeScores
     from circuits.faithfulness import Faithfulness
     from circuits.problem import Problem
+    from circuits.selection import Goal
 
 __all__ = ["Check", "Engine", "Tick", "ask", "check_node", "open_engine", "quiet", "trace"]
 
@@ -163,14 +164,11 @@ def share_context(problem: Problem) -> np.ndarray:
     return torch.stack(rows)[:, :, None, None].numpy()
 
 
-def select(
-    scores: EdgeScores, problem: Problem, recording: Recording, settings: Settings, pairs: np.ndarray | None = None
-) -> tuple[Circuit, dict[str, float]]:
-    """Circuit by the chosen rule, and what the rule has to say about it; `pairs` are the scores of each pair alone."""
-    from circuits.assembly import assemble
-    from circuits.selection import Goal, select_edges
+def set_goal(problem: Problem, settings: Settings, pairs: np.ndarray | None) -> Goal:
+    """What the settings ask of a selection; `pairs` are the scores of each pair alone, where the rule wants them."""
+    from circuits.selection import Goal
 
-    goal = Goal(
+    return Goal(
         edges=settings.edges,
         ends=problem.list_ends(),
         threshold=settings.threshold,
@@ -178,7 +176,16 @@ def select(
         pairs=pairs,
         seed=settings.seed,
     )
-    selected = select_edges(scores, settings.selection, goal)
+
+
+def select(
+    scores: EdgeScores, problem: Problem, recording: Recording, settings: Settings, pairs: np.ndarray | None = None
+) -> tuple[Circuit, dict[str, float]]:
+    """Circuit by the chosen rule, and what the rule has to say about it."""
+    from circuits.assembly import assemble
+    from circuits.selection import select_edges
+
+    selected = select_edges(scores, settings.selection, set_goal(problem, settings, pairs))
     attention = share_context(problem) if problem.summed else recording.context.astype("float32")
     return assemble(scores, selected.mask, settings.edges, attention), selected.notes
 

@@ -45,11 +45,11 @@ def test_random_circuits_have_the_size_and_only_existing_edges() -> None:
     wiring = pose_problem(
         model, Inputs(clean, other, Attachment(), Attachment(), build_readout([3], [[5]], [[9]]))
     ).wiring
-    masks = draw_random_masks(wiring, 3, 50, 4, seed=7)
+    masks = np.stack(list(draw_random_masks(wiring, 3, 50, 4, seed=7)))
     assert masks.sum(axis=(1, 2, 3)).tolist() == [50] * 4
     assert not (masks & ~wiring.visible).any()
-    assert np.array_equal(masks, draw_random_masks(wiring, 3, 50, 4, seed=7))
-    assert not np.array_equal(masks, draw_random_masks(wiring, 3, 50, 4, seed=8))
+    assert np.array_equal(masks, np.stack(list(draw_random_masks(wiring, 3, 50, 4, seed=7))))
+    assert not np.array_equal(masks, np.stack(list(draw_random_masks(wiring, 3, 50, 4, seed=8))))
 
 
 def test_scores_that_are_not_finite_are_refused() -> None:

@@ -28,6 +28,7 @@ from workbench.library import read_shipped_facts
 from workbench.provenance import build_command
 from workbench.runs import Run, load_run
 from workbench.settings import METHODS, METRICS, Question, Settings
+from workbench.settings import read_question as restore_question
 
 ROOT = Path(__file__).parents[2]
 PROMPT = ["--prompt", "The capital of Norland is", "--answer", " Oskarville"]
@@ -201,13 +202,22 @@ choices = st.builds(
 )
 
 
+questions = st.one_of(
+    st.fixed_dictionaries({"prompt": texts, "answer": texts, "foil": texts}),
+    st.fixed_dictionaries({"fact": texts, "foil": texts}),
+    st.fixed_dictionaries({"facts": st.lists(texts, min_size=2, max_size=4).map(tuple)}),
+    st.fixed_dictionaries({"pairs": texts}),
+)
+
+
 @hypothesis.settings(deadline=None)
-@given(question=st.builds(Question, prompt=texts, answer=texts, foil=texts), settings=choices)
-def test_the_command_that_a_run_records_asks_the_same(question: Question, settings: Settings) -> None:
+@given(asked=questions, settings=choices)
+def test_the_command_that_a_run_records_asks_the_same(asked: dict[str, Any], settings: Settings) -> None:
+    question = Question(**asked)
     program, *arguments = shlex.split(build_command(question, settings))
     assert program == "memory-circuits"
     options = build_parser().parse_args(arguments)
-    assert read_question(options) == question
+    assert read_question(options) == question == restore_question(json.loads(json.dumps(question.to_json())))
     assert read_settings(options) == settings
 
 
@@ -239,7 +249,6 @@ def test_show_and_runs(run_folder: Path, capsys: pytest.CaptureFixture[str], run
     [
         (["pairs"], []),
         (["pairs", 0, "clean_tokens"], ["one"]),
-        (["version"], 1),
         (["faithfulness"], None),
         (["faithfulness", "random"], {}),
         (["memories"], []),
@@ -449,7 +458,7 @@ def test_the_commands_of_the_readme_are_commands() -> None:
     known = {fact.id for fact in read_shipped_facts()}
     for line in lines:
         options = build_parser().parse_args(shlex.split(line, comments=True)[1:])
-        assert getattr(options, "fact", "") in known | {""}
+        assert known.issuperset(getattr(options, "fact", []))
 
 
 def test_cleaning_shows_what_it_disarms() -> None:

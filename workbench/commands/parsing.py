@@ -17,6 +17,7 @@ from workbench.commands.exporting import EXPORT
 from workbench.commands.facts import FACTS
 from workbench.commands.health import DOCTOR
 from workbench.commands.listing import RUNS, SHOW
+from workbench.commands.measuring import QUALITY
 from workbench.commands.papers import COSTS, PAPER
 from workbench.commands.traces import TRACE
 from workbench.commands.validating import VALIDATE
@@ -32,6 +33,7 @@ COMMANDS: tuple[Command, ...] = (
     REPLAY,
     CHECK,
     VALIDATE,
+    QUALITY,
     DOCTOR,
     APP,
     TRAIN,
