@@ -1,4 +1,4 @@
-"""Circuit: a saved run, its faithfulness, its graph and every node of it. Opening one needs no model."""
+"""Circuit: a saved run, its faithfulness and quality, its graph and every node of it. Opening one needs no model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from pages.explorer import explore
+from pages.quality import show_quality
 from pages.session import PAGES, go, open_run
 from probes.errors import UserError
 from workbench import library
@@ -14,7 +15,7 @@ from workbench.runs import Run
 from workbench.settings import ABLATIONS, METHODS, METRICS
 from workbench.views.links import list_run_names
 from workbench.views.tables import tabulate_pairs
-from workbench.views.text import plain, shorten, show_line, show_token
+from workbench.views.text import plain, shorten, show_decimals, show_line, show_token
 
 
 def read_run_name() -> str:
@@ -90,11 +91,6 @@ def name_model(about: dict[str, Any]) -> str:
     return "shipped" if asked == "shipped" else str((about.get("model") or {}).get("name") or asked or "?")
 
 
-def show_number(value: float | None) -> str:
-    """A number with three digits; a dash when there is none."""
-    return "–" if value is None else f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
-
-
 def show_faithfulness(run: Run) -> None:
     """How much of the model's behaviour the circuit alone keeps, beside random circuits of its size."""
     found, circuit = run.about.get("faithfulness") or {}, run.circuit
@@ -103,23 +99,23 @@ def show_faithfulness(run: Run) -> None:
     with st.container(horizontal=True, gap="medium"):
         st.metric(
             "Faithfulness, normalised",
-            show_number(found.get("normalised")),
+            show_decimals(found.get("normalised")),
             width="content",
             help="Metric of the circuit alone, all else ablated: 0 is everything ablated, 1 the whole model.",
         )
         st.metric(
             "Random circuits of its size",
-            show_number(random.get("mean")),
+            show_decimals(random.get("mean")),
             width="content",
             help=f"Mean of {random.get('n', '?')} circuits of as many edges drawn at random; from "
-            f"{show_number(random.get('low'))} to {show_number(random.get('high'))}.",
+            f"{show_decimals(random.get('low'))} to {show_decimals(random.get('high'))}.",
         )
         for label, key in (
             ("Whole model", "metric_whole"),
             ("This circuit", "metric_circuit"),
             ("Everything ablated", "metric_empty"),
         ):
-            st.metric(label, f"{show_number(found.get(key))} {unit}", width="content")
+            st.metric(label, f"{show_decimals(found.get(key))} {unit}", width="content")
     st.caption(
         f"Method {method.label if method else plain(circuit.method)}, "
         f"{(ablation.label if ablation else plain(circuit.ablation)).lower()} ablation, metric "
@@ -153,6 +149,7 @@ def render() -> None:
         st.query_params["run"] = name
     show_question(run, name)
     show_faithfulness(run)
+    show_quality(run, name)
     explore(run, name)
 
 

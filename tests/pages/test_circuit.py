@@ -6,14 +6,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from circuits.assembly import assemble
 from circuits.graph import Kind
-from workbench.runs import Run, save_run
+from circuits.selection import Goal, select_top
+from workbench import quality
+from workbench.runs import Recording, Run, save_run
 
 OpenPage = Callable[..., AppTest]
 Settle = Callable[[AppTest, str], AppTest]
@@ -124,6 +129,70 @@ def test_a_node_is_checked_exactly(open_page: OpenPage, settle: Settle, saved: s
     assert not app.exception
     assert fake.calls[-1] == ("check", node)
     assert {"+0.500", "+0.250"} <= {metric.value for metric in app.metric}
+
+
+QUALITY: dict[str, Any] = {
+    "format": "memory-circuits/quality",
+    "version": 1,
+    "curves": {
+        "draws": 2,
+        **{
+            kind: {"shares": [0.1, 1.0], "edges": [3, 30], "faithfulness": [0.5, 1.0], "cpr": cpr, "cmd": 0.25}
+            for kind, cpr in (("absolute", 0.675), ("signed", 0.7), ("random", 0.1))
+        },
+    },
+    "ablations": {"sufficiency": 0.8, "necessity": -0.125, "completeness": {"mean": 0.2}},
+    "agreement": {"reason": "no estimate"},
+    "overlap": [
+        {"name": "<b>x</b>", "kind": "seed", "jaccard": None, "spearman": None, "edges": None, "reason": "too *long*"}
+    ],
+}
+
+
+def test_quality_is_measured_once_and_kept(
+    open_page: OpenPage, settle: Settle, saved: str, runs: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality, "measure_run", lambda engine, run, effort, tick: QUALITY)
+    app = open_page("circuit", run=saved)
+    next(button for button in app.button if button.label == "Measure").click()
+    settle(app.run(), f"quality-{saved}")
+    for page in (app, open_page("circuit", run=saved)):
+        assert not page.exception
+        shown = {metric.label: metric.value for metric in page.metric}
+        assert (shown["CPR"], shown["Necessity"], shown["Estimate vs exact"]) == ("0.675", "−0.125", "–")
+    (runs / saved / quality.FILE).write_text("{")
+    app = open_page("circuit", run=saved)
+    assert "not JSON" in texts(app) and not app.exception
+
+
+def test_a_run_over_several_pairs_says_what_it_cannot_draw(open_page: OpenPage, runs: Path, run: Run) -> None:
+    one = {**run.pair, "answer": " Oskarville Nord", "answer_ids": [17, 3], "answer_tokens": [" Oskarville", " Nord"]}
+    first = replace(run, about={**run.about, "pairs": [one]})
+    save_run(first, runs / "taught")
+    app = open_page("circuit", run="taught")
+    assert not app.exception
+    assert "answer of 2 tokens" in texts(app) and "·Oskarville ·Nord" in texts(app)
+    summed = make_summed(run)
+    save_run(summed, runs / "several")
+    node = find_node(summed, Kind.HEAD)
+    app = open_page("circuit", run="several", node=node)
+    assert not app.exception
+    assert "and 2 more" in app.title[0].value
+    assert "Traced over 3 prompt pairs" in texts(app)
+    assert "No attention pattern" in texts(app)
+
+
+def make_summed(run: Run) -> Run:
+    """The same run as over three pairs: one position, no attention."""
+    scores = replace(
+        run.scores, edges=run.scores.edges.sum(0, keepdims=True), nodes=run.scores.nodes.sum(0, keepdims=True)
+    )
+    mask = select_top(scores, Goal(40, (0,))).mask
+    plan = run.circuit.plan
+    circuit = assemble(scores, mask, 40, np.ones((plan.layers, plan.heads, 1, 1), dtype=np.float32))
+    nothing = Recording(np.zeros((0,) * 4, dtype=np.float16), np.zeros((0,) * 5, dtype=np.float16))
+    about = {**run.about, "pairs": run.pairs * 3, "summed": True}
+    return Run(about=about, circuit=circuit, scores=scores, recording=nothing)
 
 
 def test_hostile_prompts_and_tokens_are_escaped(open_page: OpenPage, runs: Path, build_run: Callable[..., Run]) -> None:

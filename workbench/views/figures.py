@@ -169,6 +169,26 @@ def label_axes(figure: go.Figure, rows: list[str], columns: list[str]) -> None:
     )
 
 
+def draw_curves(curves: dict[str, Any]) -> go.Figure:
+    """Normalised faithfulness against the share of edges kept, of circuits by two rankings and of random ones."""
+    import plotly.graph_objects as go
+
+    lines = {"absolute": ("by absolute score", POSITIVE), "signed": ("by signed score", "#7ba7d1")}
+    lines["random"] = (f"random, mean of {curves['draws']}", "#9fb3c8")
+    figure = go.Figure()
+    for kind, (name, colour) in lines.items():
+        curve = curves[kind]
+        shares = [100 * share for share in curve["shares"]]
+        figure.add_trace(
+            go.Scatter(x=shares, y=curve["faithfulness"], name=name, mode="lines+markers", line={"color": colour})
+        )
+    figure.add_hline(y=1.0, line={"color": INK, "width": 1, "dash": "dot"})
+    figure.update_xaxes(type="log", title="% of all edges", tickvals=[0.1, 1, 10, 100])
+    figure.update_yaxes(title="faithfulness")
+    style_figure(figure, 300)
+    return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.15, "x": 0})
+
+
 def escape_html(text: str) -> str:
     """Text that Plotly shows as it is: its labels understand a little HTML."""
     return show_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -70,6 +70,17 @@ def tabulate_pairs(run: Run) -> Columns:
     }
 
 
+def tabulate_overlap(rows: Sequence[dict[str, Any]]) -> Columns:
+    """One row a variant of the question: how much of the circuit comes back."""
+    return {
+        "variant": [show_line(str(row["name"])) for row in rows],
+        "kind": [show_line(str(row["kind"])) for row in rows],
+        "Jaccard": [row["jaccard"] for row in rows],
+        "Spearman": [row["spearman"] for row in rows],
+        "not measured because": [show_line(str(row["reason"])) for row in rows],
+    }
+
+
 def name_end(node: str, tokens: Sequence[str]) -> str:
     """A node's id with its token, for a table."""
     _, position = split_node(node)

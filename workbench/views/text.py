@@ -72,3 +72,8 @@ def format_share(probability: float) -> str:
     if 0 < percent < 0.1:
         return "< 0.1 %"
     return "> 99.9 %" if 99.9 < percent < 100 else f"{percent:.1f} %"
+
+
+def show_decimals(value: float | None) -> str:
+    """A number with three decimals and a true minus; a dash when there is none."""
+    return "–" if value is None else f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
