@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool
@@ -37,12 +38,27 @@ def list_sources(wiring: Wiring) -> Bool[np.ndarray, " writer"]:
     return np.array([writer.kind in SOURCES for writer in wiring.writers], dtype=bool)
 
 
-def drop_dead_ends(mask: Mask, wiring: Wiring, ends: Sequence[int]) -> Mask:
+@dataclass(frozen=True, slots=True)
+class Links:
+    """What joins edges to paths in a graph: which readers feed which writers, which cross positions, the sources."""
+
+    feeds: Bool[np.ndarray, "reader writer"]
+    across: Bool[np.ndarray, " reader"]
+    sources: Bool[np.ndarray, " writer"]
+
+
+def find_links(wiring: Wiring) -> Links:
+    """Links of a graph; found once where many masks of it are looked at."""
+    return Links(feed(wiring), crosses(wiring), list_sources(wiring))
+
+
+def drop_dead_ends(mask: Mask, wiring: Wiring, ends: Sequence[int], links: Links | None = None) -> Mask:
     """Edges that lie on some path from a source to the logits at one of the positions `ends`.
 
     Keys and values pass to their heads at the same and at later positions. Repeats until nothing more falls away.
     """
-    feeds, across, source = feed(wiring), crosses(wiring), list_sources(wiring)
+    links = links or find_links(wiring)
+    feeds, across, source = links.feeds, links.across, links.sources
     logits = len(wiring.readers) - 1
     mask = mask.copy()
     while True:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from circuits.circuit import EdgeScores
-from circuits.connectivity import Mask, crosses, drop_dead_ends, feed
+from circuits.connectivity import Mask, crosses, drop_dead_ends, feed, find_links
 from circuits.graph import Wiring
 from probes.errors import UserError
 
@@ -92,11 +92,11 @@ def fit_prefix(
 
     More edges never make a live one dead, so the prefix is found by bisection.
     """
-    low, high = 0, len(ranked)
+    low, high, links = 0, len(ranked), find_links(wiring)
     best = np.zeros(shape, dtype=bool)
     while low < high:
         middle = (low + high + 1) // 2
-        mask = drop_dead_ends(keep_ranked(ranked[:middle], shape), wiring, ends)
+        mask = drop_dead_ends(keep_ranked(ranked[:middle], shape), wiring, ends, links)
         if int(mask.sum()) <= count:
             low, best = middle, mask
         else:
