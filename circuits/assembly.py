@@ -33,11 +33,14 @@ def list_moves(
 
 
 def score_node(scores: EdgeScores, component: Component, position: int) -> float:
-    """A writer's own score; for a key-value head the sum over its incoming edges; 0 for the logits."""
+    """A writer's own score; for what only reads (a key-value head, a mixture) the sum over its incoming edges.
+
+    0 for the logits.
+    """
     wiring = scores.wiring
     if component.kind is Kind.LOGITS:
         return 0.0
-    if component.kind is Kind.KEY_VALUE:
+    if component not in wiring.writers:
         readers = [i for i, reader in enumerate(wiring.readers) if reader.component == component]
         return float(scores.edges[position][:, readers].sum())
     return float(scores.nodes[position, wiring.find_writer(component.name)])

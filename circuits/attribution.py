@@ -25,6 +25,7 @@ from probes.attachments import Attachment, interpolate
 from probes.errors import UserError
 from probes.forward import Pass, Record
 from probes.models import Model
+from probes.parts import PartsPass
 from probes.progress import Tick
 
 
@@ -53,10 +54,11 @@ def score_stages(problem: Problem, stages: Iterable[Tensor]) -> Float[Tensor, "p
     return scores
 
 
-def trace_metric(problem: Problem, attachment: Attachment, embedding: Tensor | None) -> Traced:
-    """A run with these inputs on its autograd graph, with the metric at its end."""
+def trace_metric(problem: Problem, attachment: Attachment, embedding: Tensor | None, parts: bool = False) -> Traced:
+    """A run with these inputs on its autograd graph, with the metric at its end; `parts` records units too."""
     ends = problem.inputs.readout.positions
-    traced = Pass(problem.model, attachment, embedding=embedding, differentiable=True, ends=ends)
+    kind = PartsPass if parts else Pass
+    traced = kind(problem.model, attachment, embedding=embedding, differentiable=True, ends=ends)
     logits = traced.run(problem.inputs.clean)
     with torch.enable_grad():
         return Traced(traced.record, problem.metric_at_ends(logits).mean())

@@ -17,12 +17,17 @@ Mask = Bool[np.ndarray, "pos writer reader"]
 
 
 def feed(wiring: Wiring) -> Bool[np.ndarray, "reader writer"]:
-    """Which readers feed which writers' outputs: a head's query, its key-value head's k and v, or the input."""
+    """Which readers feed which writers' outputs: a head's query, its key-value head's k and v, or the input.
+
+    A mixture's one input feeds all of its experts.
+    """
     group = wiring.plan.group
 
     def belongs(reader: Component, writer: Component) -> bool:
         if reader.kind is Kind.KEY_VALUE:
             return writer.kind is Kind.HEAD and writer.layer == reader.layer and writer.head // group == reader.head
+        if reader.kind is Kind.MLP:
+            return writer.kind is Kind.MLP and writer.layer == reader.layer
         return reader == writer
 
     return np.array([[belongs(r.component, w) for w in wiring.writers] for r in wiring.readers], dtype=bool)

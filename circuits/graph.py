@@ -11,14 +11,22 @@ Names, used in files, links and commands (a position follows as `@7`):
     a3.kv0           key-value head 0 of layer 3             reads `a3.kv0.k` and `a3.kv0.v`
     x3.h1.b0         head 1 of layer 3 reading explicit-memory block 0   writer, reads `x3.h1.b0.q`
     m3               MLP of layer 3                          writer, reads `m3`
+    m3.e2            expert 2 of a mixture, routing weight included   writer; the mixture reads `m3`
     f3.l1            bank block of level 1 at layer 3        writer, reads `f3.l1`
     logits           the output                              reads `logits`
+
+Parts that a writer is made of, each with a direction of its own (`circuits/parts.py`); they are scored and ablated one
+by one, and are no writers of the graph:
+
+    m3.u17           unit 17 of the MLP of layer 3
+    f3.l1.u5         unit 5 of a bank block
+    x3.h1.b0.s4      slot 4 of explicit-memory block 0, as head 1 reads it
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -44,17 +52,22 @@ class Component:
     """One component without its position.
 
     `layer` is -1 for the embedding and the number of layers for the logits. `head` is the head (or key-value head),
-    `block` the explicit-memory block or the bank level; -1 where the kind has none.
+    `block` the explicit-memory block, the bank level or the expert; -1 where the kind has none. `part` is a unit or
+    slot of it, or -1 for the whole.
     """
 
     kind: Kind
     layer: int
     head: int = -1
     block: int = -1
+    part: int = -1
 
     @property
     def name(self) -> str:
         """Name as listed in the module's table."""
+        if self.part >= 0:
+            letter = "s" if self.kind is Kind.EXPLICIT else "u"
+            return f"{self.whole.name}.{letter}{self.part}"
         match self.kind:
             case Kind.EMBEDDING:
                 return "embed"
@@ -65,11 +78,16 @@ class Component:
             case Kind.EXPLICIT:
                 return f"x{self.layer}.h{self.head}.b{self.block}"
             case Kind.MLP:
-                return f"m{self.layer}"
+                return f"m{self.layer}" if self.block < 0 else f"m{self.layer}.e{self.block}"
             case Kind.BANK:
                 return f"f{self.layer}.l{self.block}"
             case Kind.LOGITS:
                 return "logits"
+
+    @property
+    def whole(self) -> Component:
+        """The component that this is a part of; itself when it is no part."""
+        return replace(self, part=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,28 +104,26 @@ class Reader:
 
 
 _PATTERNS = {
-    Kind.HEAD: re.compile(r"a(\d+)\.h(\d+)"),
-    Kind.KEY_VALUE: re.compile(r"a(\d+)\.kv(\d+)"),
-    Kind.EXPLICIT: re.compile(r"x(\d+)\.h(\d+)\.b(\d+)"),
-    Kind.MLP: re.compile(r"m(\d+)"),
-    Kind.BANK: re.compile(r"f(\d+)\.l(\d+)"),
+    Kind.HEAD: re.compile(r"a(?P<layer>\d+)\.h(?P<head>\d+)"),
+    Kind.KEY_VALUE: re.compile(r"a(?P<layer>\d+)\.kv(?P<head>\d+)"),
+    Kind.EXPLICIT: re.compile(r"x(?P<layer>\d+)\.h(?P<head>\d+)\.b(?P<block>\d+)(\.s(?P<part>\d+))?"),
+    Kind.MLP: re.compile(r"m(?P<layer>\d+)(\.e(?P<block>\d+))?(\.u(?P<part>\d+))?"),
+    Kind.BANK: re.compile(r"f(?P<layer>\d+)\.l(?P<block>\d+)(\.u(?P<part>\d+))?"),
 }
 
 
 def parse_component(name: str, layers: int) -> Component:
-    """Component of a name without position; `layers` is the model's number of layers. Raises UserError."""
+    """Component (or part) of a name without position; `layers` is the model's number of layers. Raises UserError."""
     if name == "embed":
         return Component(Kind.EMBEDDING, -1)
     if name == "logits":
         return Component(Kind.LOGITS, layers)
     for kind, pattern in _PATTERNS.items():
         if found := pattern.fullmatch(name):
-            numbers = [int(text) for text in found.groups()]
-            if kind is Kind.BANK:
-                return Component(kind, numbers[0], block=numbers[1])
-            return Component(kind, *numbers)
+            return Component(kind, **{key: int(text) for key, text in found.groupdict().items() if text is not None})
     raise UserError(
-        f"unknown component {name[:80]!r}: use names such as embed, a3.h1, a3.kv0, x3.h1.b0, m3, f3.l1, logits"
+        f"unknown component {name[:80]!r}: use names such as embed, a3.h1, a3.kv0, x3.h1.b0, m3, f3.l1, logits, "
+        "m3.e2, m3.u17, f3.l1.u5, x3.h1.b0.s4"
     )
 
 
@@ -125,6 +141,8 @@ class Plan:
 
     `parallel` models feed attention and MLP of a layer from the same stream. `explicit_layers` are the memory layers,
     `blocks` the explicit memories read at once, `bank_layers` the layers with bank blocks, `levels` their levels.
+    `expert_layers` are the layers whose MLP is a mixture of `experts`: each expert writes, and the mixture has one
+    reader, for its experts and the router that weighs them take in the same stream.
     """
 
     layers: int
@@ -135,6 +153,8 @@ class Plan:
     blocks: int = 0
     bank_layers: tuple[int, ...] = ()
     levels: int = 0
+    expert_layers: tuple[int, ...] = ()
+    experts: int = 0
 
     @property
     def group(self) -> int:
@@ -165,6 +185,10 @@ class Wiring:
                 return index
         raise UserError(f"{name[:80]!r} is not a reader of this model with these memories")
 
+    def sees(self, writer: str, reader: str) -> bool:
+        """Whether there is an edge between two names. Raises UserError when the model lacks one of them."""
+        return bool(self.visible[self.find_writer(writer), self.find_reader(reader)])
+
     @property
     def edges(self) -> int:
         """Edges of the whole graph at one position."""
@@ -182,7 +206,10 @@ def list_writers(plan: Plan) -> tuple[Component, ...]:
                 for head in range(plan.heads)
                 for block in range(plan.blocks)
             ]
-        writers.append(Component(Kind.MLP, layer))
+        if layer in plan.expert_layers:
+            writers += [Component(Kind.MLP, layer, block=expert) for expert in range(plan.experts)]
+        else:
+            writers.append(Component(Kind.MLP, layer))
         if layer in plan.bank_layers:
             writers += [Component(Kind.BANK, layer, block=level) for level in range(plan.levels)]
     return tuple(writers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuits.activity import Activity, average_activity, measure_activity
 from circuits.graph import Wiring, wire
 from circuits.metrics import Metric, Readout, build_metric
 from circuits.tracing import plan_model, stack_differences, stack_writes
@@ -17,6 +18,7 @@ from probes.attachments import Attachment
 from probes.errors import UserError
 from probes.forward import Pass, Record
 from probes.models import Model
+from probes.parts import PartsPass
 from probes.progress import Tick, quiet
 from probes.prompts import require_equal_length
 
@@ -55,7 +57,8 @@ class Problem:
     mean writes (both None: zero ablation). `metric` is of logits at all positions, `metric_at_ends` of logits that
     were computed at the readout's positions alone; the number for a problem is the mean over its pairs:
     `metric_clean` of the model, `metric_ablated` with every edge ablated. With `summed`, an edge is one at all
-    positions together. `traced` is the clean run with its autograd graph, when it was asked for.
+    positions together. `traced` is the clean run with its autograd graph, when it was asked for; `mean_activity` is the
+    parts' side of `mean`.
     """
 
     model: Model
@@ -72,6 +75,7 @@ class Problem:
     metric_ablated: float
     summed: bool = False
     traced: Traced | None = None
+    mean_activity: Activity | None = None
 
     @property
     def positions(self) -> int:
@@ -99,6 +103,16 @@ class Problem:
                 return stack_differences(self.model, self.clean_record, self.ablated_record)
             return self.clean_writes - self.ablated_writes
 
+    @cached_property
+    def clean_activity(self) -> Activity:
+        """How strongly every part fires on the clean prompts."""
+        return measure_activity(self.model, self.clean_record)
+
+    @cached_property
+    def ablated_activity(self) -> Activity | None:
+        """What every part counts as when ablated; batch and pos may be 1. None: nothing (zero ablation)."""
+        return self.mean_activity if self.ablated_record is None else measure_activity(self.model, self.ablated_record)
+
     def list_ends(self) -> tuple[int, ...]:
         """Positions (of edges) at which the logits are read."""
         return (0,) if self.summed else self.inputs.readout.list_positions()
@@ -117,12 +131,14 @@ def record_run(
     attention: bool = False,
     differentiable: bool = False,
     ends: Int[Tensor, "row step"] | None = None,
+    parts: bool = False,
 ) -> tuple[Record, Float[Tensor, "batch pos_or_step d_vocab"]]:
     """Record of a plain pass and its logits (at `ends` alone where given).
 
-    `differentiable` keeps them on the autograd graph.
+    `differentiable` keeps them on the autograd graph; `parts` records what writers are made of too.
     """
-    whole = Pass(model, attachment, attention=attention, differentiable=differentiable, ends=ends)
+    kind = PartsPass if parts else Pass
+    whole = kind(model, attachment, attention=attention, differentiable=differentiable, ends=ends)
     logits = whole.run(tokens)
     return whole.record, logits
 
@@ -149,6 +165,18 @@ def average_writes(
     return total / count
 
 
+def average_parts(model: Model, inputs: Inputs, references: Sequence[Int[Tensor, "_ _"]]) -> Activity:
+    """Mean activity of every part over the reference prompts and positions of `average_writes`."""
+
+    def list_runs() -> Iterator[tuple[Activity, int]]:
+        for tokens in references:
+            rows = tokens.expand(inputs.clean.shape[0], -1) if tokens.shape[0] == 1 else tokens
+            record, _ = record_run(model, rows, inputs.attachment, parts=True)
+            yield measure_activity(model, record), rows.shape[0] * (rows.shape[1] - 1)
+
+    return average_activity(list_runs())
+
+
 def pose_problem(
     model: Model,
     inputs: Inputs,
@@ -159,12 +187,14 @@ def pose_problem(
     tick: Tick = quiet,
     differentiable: bool = False,
     attention: bool = False,
+    parts: bool = False,
 ) -> Problem:
     """Run clean and ablated once and set up the metric.
 
     `references` are the prompts of mean ablation (the counterfactuals where none are given). `summed` defaults to
     whether there are several pairs, whose positions mean different things; `differentiable` keeps the clean run on
-    its autograd graph, so that EAP needs no further forward pass, and `attention` records its patterns.
+    its autograd graph, so that EAP needs no further forward pass, and `attention` records its patterns; `parts` records
+    what FFN units and slots did, for `circuits/units.py`.
 
     Raises UserError for prompts of unequal length, an answer equal to the foil, activations that are not finite, and
     a metric that does not move between the clean and the ablated run.
@@ -173,15 +203,17 @@ def pose_problem(
     tick("clean and ablated run", 0, 1)
     wiring = wire(plan_model(model, inputs.attachment))
     ends = inputs.readout.positions
-    record, logits = record_run(model, inputs.clean, inputs.attachment, attention, differentiable, ends)
-    ablated_record = ablated_logits = mean = None
+    record, logits = record_run(model, inputs.clean, inputs.attachment, attention, differentiable, ends, parts)
+    ablated_record = ablated_logits = mean = mean_activity = None
     if ablation == "counterfactual":
         ablated_record, ablated_logits = record_run(
-            model, inputs.counterfactual, inputs.counterfactual_attachment, ends=ends
+            model, inputs.counterfactual, inputs.counterfactual_attachment, attention and parts, ends=ends, parts=parts
         )
         refuse_overflow(ablated_record, ablated_logits)
     elif ablation == "mean":
-        mean = average_writes(model, inputs, references or [inputs.counterfactual], tick)
+        references = references or [inputs.counterfactual]
+        mean = average_writes(model, inputs, references, tick)
+        mean_activity = average_parts(model, inputs, references) if parts else None
     refuse_overflow(record, logits)
     measure = build_metric(metric, inputs.readout.keep_steps(), logits)
     with torch.set_grad_enabled(differentiable):
@@ -201,6 +233,7 @@ def pose_problem(
         metric_ablated=0.0,
         summed=inputs.clean.shape[0] > 1 if summed is None else summed,
         traced=Traced(record, value) if differentiable else None,
+        mean_activity=mean_activity,
     )
     logits = ablated_logits if ablated_logits is not None else run_empty(problem)
     problem = replace(problem, metric_ablated=float(measure(logits).mean()))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from circuits.graph import Plan
 from probes.attachments import Attachment
-from probes.forward import Record, write_heads, write_mlp
+from probes.forward import Record, list_mlp_outputs, write_heads, write_mlp
 from probes.models import Model
 
 
@@ -26,6 +26,8 @@ def plan_model(model: Model, attachment: Attachment) -> Plan:
         blocks=len(explicit) if explicit else 0,
         bank_layers=bank.layers if bank else (),
         levels=len(bank) if bank else 0,
+        expert_layers=tuple(i for i, weights in enumerate(model.weights) if weights.experts is not None),
+        experts=max(len(weights.experts) if weights.experts is not None else 0 for weights in model.weights),
     )
 
 
@@ -40,8 +42,8 @@ def list_attention_writes(model: Model, record: Record, layer: int) -> Float[Ten
 
 
 def list_mlp_writes(model: Model, record: Record, layer: int) -> Float[Tensor, "writer batch pos d_model"]:
-    """What a layer's MLP and then its bank blocks wrote."""
-    return torch.stack(write_mlp(model.weights[layer], record.mlp_output[layer], record.bank_output[layer]))
+    """What a layer's MLP (or its experts) and then its bank blocks wrote."""
+    return torch.stack(write_mlp(model.weights[layer], record, layer))
 
 
 def stack_writes(model: Model, record: Record) -> Float[Tensor, "writer batch pos d_model"]:
@@ -64,7 +66,7 @@ def stack_differences(model: Model, first: Record, second: Record) -> Float[Tens
     assert first.embedding is not None and second.embedding is not None
     embedding = first.embedding - second.embedding
     counts = [sum(r.shape[2] for r in list_reads(first, layer)) for layer in range(model.layers)]
-    size = 1 + sum(counts) + sum(1 + len(first.bank_output[layer]) for layer in range(model.layers))
+    size = 1 + sum(counts) + sum(len(list_mlp_outputs(first, layer)) for layer in range(model.layers))
     stacked = embedding.new_empty(size, *embedding.shape)
     stacked[0] = embedding
     position = 1
@@ -75,9 +77,7 @@ def stack_differences(model: Model, first: Record, second: Record) -> Float[Tens
             end = position + read.shape[0]
             torch.bmm(read, output, out=stacked[position:end].flatten(1, 2))
             position = end
-        ones = [first.mlp_output[layer], *first.bank_output[layer]]
-        twos = [second.mlp_output[layer], *second.bank_output[layer]]
-        for one, two in zip(ones, twos, strict=True):
+        for one, two in zip(list_mlp_outputs(first, layer), list_mlp_outputs(second, layer), strict=True):
             torch.sub(one, two, out=stacked[position])
             position += 1
     return stacked

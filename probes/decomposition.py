@@ -7,6 +7,7 @@ gave. Otherwise the model is refused with the part that differs: no score of it 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -14,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.errors import UserError
-from probes.forward import Pass, project, write_heads, write_mlp
-from probes.models import AttentionForm, Model, name_hook
+from probes.forward import Pass, Record, project, write_heads, write_mlp
+from probes.models import AttentionForm, LayerWeights, Model, name_hook
 from probes.norms import Norm
+from probes.parts import PartsPass
 from probes.slots import rotate
 
 # Relative error allowed between the model's own numbers and ours, by dtype.
@@ -60,10 +62,40 @@ def check_decomposition(model: Model) -> None:
         mlp_input = weights.mlp_norm.apply(record.mlp_stream[layer])
         compare(f"the MLP's input {where}", model, mlp_input, record.mlp_input[layer])
         heads, _ = write_heads(weights, record.context_read[layer], None)
-        stream = stream + heads.sum(dim=2) + sum(write_mlp(weights, record.mlp_output[layer], []))
+        stream = stream + heads.sum(dim=2) + sum(write_mlp(weights, record, layer))
         if weights.output_bias is not None:
             stream = stream + weights.output_bias
     compare("the sum of embedding, heads, MLPs and biases", model, stream, record.final_stream)
+
+
+def find_parts(model: Model) -> tuple[LayerWeights, ...]:
+    """Layers' weights, without the units (or experts) of an MLP that is not their sum: it stays one writer."""
+    whole = PartsPass(model)
+    with torch.no_grad():
+        whole.run(pick_tokens(model))
+    kept = []
+    for layer, weights in enumerate(model.weights):
+        if not sums_units(weights, whole.record, layer):
+            weights = replace(weights, down=None, down_bias=None)
+        experts = whole.record.expert_output.get(layer)
+        if experts is not None and not agrees(torch.stack(experts).sum(dim=0), whole.record.mlp_output[layer]):
+            weights = replace(weights, experts=None)
+        kept.append(weights)
+    return tuple(kept)
+
+
+def agrees(got: Tensor, wanted: Tensor) -> bool:
+    """Whether two tensors differ by no more than the dtype's tolerance of their size."""
+    error = (got.float() - wanted.float()).abs().max().item()
+    return error <= TOLERANCES[wanted.dtype] * (wanted.float().abs().max().item() + 1e-6)
+
+
+def sums_units(weights: LayerWeights, record: Record, layer: int) -> bool:
+    """Whether activations times `down`, and the bias, give what the layer's MLP wrote."""
+    if weights.down is None or layer not in record.units or weights.down.shape[0] != record.units[layer].shape[2]:
+        return False
+    total = record.units[layer] @ weights.down
+    return agrees(total if weights.down_bias is None else total + weights.down_bias, record.mlp_output[layer])
 
 
 def measure_attention(model: Model) -> AttentionForm | None:
@@ -124,8 +156,9 @@ def fit_scale(model: Model, layer: int, seen: dict[str, Tensor], cap: float | No
     key = key.repeat_interleave(model.heads // model.kv_heads, dim=2)
     products = torch.einsum("bihd,bjhd->bhij", query, key).float()
     scores = seen["hook_attn_scores"].float()
-    causal = torch.ones_like(scores[0, 0]).tril().bool()
-    products, scores = products[..., causal], scores[..., causal]
+    # Sliding windows hide some of what a causal mask shows; hidden scores are as low as the dtype goes.
+    shown = torch.ones_like(scores[0, 0]).tril().bool() & (scores > torch.finfo(seen["hook_q"].dtype).min / 2)
+    products, scores = products[shown], scores[shown]
     if cap:
         scores = cap * torch.atanh((scores / cap).clamp(-0.999999, 0.999999))
     scale = float((products * scores).sum() / products.square().sum())

@@ -32,9 +32,13 @@ class Record:
     Streams (before the norm): `attention_stream`, `mlp_stream`, `final_stream` [batch pos d_model]. Readers' inputs:
     `query`, `key`, `value` [batch pos head d_head] (before rotary), `memory_query` [batch pos head block d_head],
     `mlp_input`, and `bank_input` (one a level) [batch pos d_model], after the norm. Writers: `embedding`,
-    `context_read` [batch pos head d_head], `memory_read` [batch pos head block d_head], `mlp_output`, and
-    `bank_output` (one a level) [batch pos d_model]. Attention: `pattern` [batch head query_pos key_pos] of the
-    context alone, `share` [batch pos head] left to it, `slot_weights` [batch pos head block slot].
+    `context_read` [batch pos head d_head], `memory_read` [batch pos head block d_head], `mlp_output`, in a mixture
+    `expert_output` (one an expert) of which it is the sum, and `bank_output` (one a level) [batch pos d_model].
+    Attention: `pattern` [batch head query_pos key_pos] of the context alone, `share` [batch pos head] left to it,
+    `slot_weights` [batch pos head block slot].
+
+    Only where a pass records parts (`probes/parts.py`): `units` [batch pos unit] and `bank_units` (one a level) are
+    activations, the factors of the rows of the down projection.
     """
 
     embedding: Tensor | None = None
@@ -50,10 +54,13 @@ class Record:
     context_read: dict[int, Tensor] = field(default_factory=dict)
     memory_read: dict[int, Tensor] = field(default_factory=dict)
     mlp_output: dict[int, Tensor] = field(default_factory=dict)
+    expert_output: dict[int, list[Tensor]] = field(default_factory=dict)
     bank_output: dict[int, list[Tensor]] = field(default_factory=dict)
     pattern: dict[int, Tensor] = field(default_factory=dict)
     share: dict[int, Tensor] = field(default_factory=dict)
     slot_weights: dict[int, Tensor] = field(default_factory=dict)
+    units: dict[int, Tensor] = field(default_factory=dict)
+    bank_units: dict[int, list[Tensor]] = field(default_factory=dict)
 
 
 def project(
@@ -84,15 +91,18 @@ def write_heads(
     return heads, blocks
 
 
-def write_mlp(
-    weights: LayerWeights, own: Float[Tensor, "batch pos d_model"], bank: list[Tensor]
-) -> list[Float[Tensor, "batch pos d_model"]]:
-    """What the MLP and then each bank block add to the stream (through the norm after the MLP where there is one)."""
-    norm = weights.post_mlp_norm
+def list_mlp_outputs(record: Record, layer: int) -> list[Float[Tensor, "batch pos d_model"]]:
+    """Outputs of a layer's MLP (or of each expert of a mixture) and bank blocks, before any norm after them."""
+    return [*record.expert_output.get(layer, [record.mlp_output[layer]]), *record.bank_output[layer]]
+
+
+def write_mlp(weights: LayerWeights, record: Record, layer: int) -> list[Float[Tensor, "batch pos d_model"]]:
+    """What a layer's MLP or experts and then each bank block add to the stream, through any norm after the MLP."""
+    parts, norm = list_mlp_outputs(record, layer), weights.post_mlp_norm
     if norm is None:
-        return [own, *bank]
-    _, scale = norm.measure(torch.stack([own, *bank]).sum(dim=0))
-    return [norm.apply_frozen(part, scale) for part in (own, *bank)]
+        return parts
+    _, scale = norm.measure(torch.stack(parts).sum(dim=0))
+    return [norm.apply_frozen(part, scale) for part in parts]
 
 
 class Pass:
@@ -121,6 +131,7 @@ class Pass:
         self.record = Record()
         self._angles: dict[tuple[int, str], Tensor] = {}
         self._context_total: Tensor | None = None
+        self._routing: Tensor | None = None
 
     def run(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos_or_step d_vocab"]:
         """Logits, at every position or at `ends`; the record is filled on the way."""
@@ -139,8 +150,13 @@ class Pass:
                 "attn.hook_z": self._z,
                 "ln2.hook_in": self._mlp_stream,
                 "mlp.hook_in": self._mlp_input,
+                "mlp.gate.hook_expert_weights": self._route,
                 "mlp.hook_out": self._mlp_output,
             }
+            if self.model.weights[layer].experts is None:
+                del points["mlp.gate.hook_expert_weights"]
+            if self.model.weights[layer].mlp_norm is self.model.weights[layer].attention_norm:
+                del points["ln2.hook_in"]
             if self._memory_layer(layer) is not None:
                 points |= {"attn.hook_cos": self._cos, "attn.hook_sin": self._sin}
                 points["attn.hook_attn_scores"] = self._scores
@@ -202,6 +218,7 @@ class Pass:
 
     def _attention_stream(self, stream: Tensor, hook: Any, layer: int) -> None:
         self.record.attention_stream[layer] = stream
+        self.record.mlp_stream[layer] = stream
 
     def _mlp_stream(self, stream: Tensor, hook: Any, layer: int) -> None:
         self.record.mlp_stream[layer] = stream
@@ -267,23 +284,38 @@ class Pass:
         return rotate(flat, self._angles[layer, "cos"], self._angles[layer, "sin"]).view_as(query)
 
     def _mlp_input(self, x: Tensor, hook: Any, layer: int) -> Tensor:
-        self.record.mlp_input[layer], self.record.bank_input[layer] = self.read_mlp(layer, x)
+        # A view of its own: attention may read the same normed stream (GPT-J, Phi), and gradients must not mix.
+        self.record.mlp_input[layer], self.record.bank_input[layer] = self.read_mlp(layer, x.view_as(x))
         return self.record.mlp_input[layer]
+
+    def _route(self, weights: Float[Tensor, "token expert"], hook: Any, layer: int) -> None:
+        self._routing = weights
 
     def _mlp_output(self, own: Tensor, hook: Any, layer: int) -> Tensor:
         self.record.mlp_output[layer] = own
+        if (experts := self.model.weights[layer].experts) is not None:
+            assert self._routing is not None
+            weights = self._routing.view(*own.shape[:2], len(experts))
+            self.record.expert_output[layer] = experts.write(self.record.mlp_input[layer], weights)
         self.record.bank_output[layer] = [
             self._read_bank(layer, level, x) for level, x in enumerate(self.record.bank_input[layer])
         ]
         self.end_layer(layer)
         return own + sum(self.record.bank_output[layer]) if self.record.bank_output[layer] else own
 
-    def _read_bank(self, layer: int, level: int, x: Float[Tensor, "batch pos d_model"]) -> Tensor:
+    def fire_bank(self, layer: int, level: int, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos _"]:
+        """Activations of a bank block's units."""
         bank = self.attachment.bank
         assert bank is not None
         index = bank.layers.index(layer)
-        gate, up, down = (part[level][:, index].to(x.dtype) for part in (bank.gate, bank.up, bank.down))
-        return write_units(fire_units(x, gate, up), down)
+        gate, up = (part[level][:, index].to(x.dtype) for part in (bank.gate, bank.up))
+        return fire_units(x, gate, up)
+
+    def _read_bank(self, layer: int, level: int, x: Float[Tensor, "batch pos d_model"]) -> Tensor:
+        bank = self.attachment.bank
+        assert bank is not None
+        down = bank.down[level][:, bank.layers.index(layer)].to(x.dtype)
+        return write_units(self.fire_bank(layer, level, x), down)
 
     def _final(self, stream: Tensor, hook: Any) -> Tensor:
         self.record.final_stream = self.read_final(stream)

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from probes.errors import UserError
+from probes.experts import Experts, read_experts
 from probes.norms import Norm
 
 Hook = tuple[str, Callable[..., Tensor | None]]
@@ -38,8 +39,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class LayerWeights:
     """Weights that attribution needs of one layer, in TransformerLens shapes; biases are None where there are none.
 
-    `query`, `key`, `value` [head or kv_head, d_model, d_head], `output` [head, d_head, d_model]; the norms before
-    attention and MLP, on queries and keys, and after attention and MLP (Gemma 2).
+    `query`, `key`, `value` [head or kv_head, d_model, d_head], `output` [head, d_head, d_model], `down` [unit, d_model]
+    (what each unit of the MLP writes at activation 1; None for an MLP that is not one sum over units), `experts` of a
+    mixture; the norms before attention and MLP (one and the same where a parallel model shares it), on queries and
+    keys, and after attention and MLP (Gemma 2).
     """
 
     query: Float[Tensor, "head d_model d_head"]
@@ -50,6 +53,9 @@ class LayerWeights:
     key_bias: Float[Tensor, "kv_head d_head"] | None
     value_bias: Float[Tensor, "kv_head d_head"] | None
     output_bias: Float[Tensor, " d_model"] | None
+    down: Float[Tensor, "unit d_model"] | None
+    down_bias: Float[Tensor, " d_model"] | None
+    experts: Experts | None
     attention_norm: Norm
     mlp_norm: Norm
     query_norm: Norm | None
@@ -237,8 +243,9 @@ def load_model(
     for parameter in bridge.parameters():
         parameter.requires_grad_(False)
     model = build_model(name, hash_weights(folder, bridge), bridge)
-    from probes.decomposition import check_decomposition, measure_attention
+    from probes.decomposition import check_decomposition, find_parts, measure_attention
 
+    model = replace(model, weights=find_parts(model))
     check_decomposition(model)
     return replace(model, attention=measure_attention(model))
 
@@ -270,28 +277,37 @@ def read_layer(block: Any, config: Any) -> LayerWeights:
     """Weights of one TransformerLens block. Raises AttributeError when the block lacks attention or MLP."""
     attention = block.attn
 
-    def fetch(name: str) -> Any:
-        tensor = getattr(attention, name, None)
+    def fetch(component: Any, name: str) -> Any:
+        tensor = getattr(component, name, None)
         return tensor.detach() if isinstance(tensor, Tensor) else None
 
     parts = dict(block.named_children())
     inner = dict(attention.named_children())
+    before = require(read_norm(parts.get("ln1"), config))
     return LayerWeights(
         query=attention.W_Q.detach(),
         key=attention.W_K.detach(),
         value=attention.W_V.detach(),
         output=attention.W_O.detach(),
-        query_bias=fetch("b_Q"),
-        key_bias=fetch("b_K"),
-        value_bias=fetch("b_V"),
-        output_bias=fetch("b_O"),
-        attention_norm=require(read_norm(parts.get("ln1"), config)),
-        mlp_norm=require(read_norm(parts.get("ln2"), config)),
+        query_bias=fetch(attention, "b_Q"),
+        key_bias=fetch(attention, "b_K"),
+        value_bias=fetch(attention, "b_V"),
+        output_bias=fetch(attention, "b_O"),
+        down=fetch(block.mlp, "W_out"),
+        down_bias=fetch(block.mlp, "b_out"),
+        experts=read_experts(block.mlp),
+        attention_norm=before,
+        mlp_norm=before if shares_norm(block, config) else require(read_norm(parts.get("ln2"), config)),
         query_norm=read_norm(inner.get("q_norm"), config),
         key_norm=read_norm(inner.get("k_norm"), config),
         post_attention_norm=read_norm(parts.get("ln1_post"), config),
         post_mlp_norm=read_norm(parts.get("ln2_post"), config),
     )
+
+
+def shares_norm(block: Any, config: Any) -> bool:
+    """Whether attention and MLP of a parallel block read through one norm (GPT-J, Phi)."""
+    return bool(getattr(config, "parallel_attn_mlp", False)) and "ln2" not in dict(block.named_children())
 
 
 def require(norm: Norm | None) -> Norm:

@@ -45,6 +45,11 @@ class Norm:
             x = x - x.mean(dim=-1, keepdim=True)
         return x / scale * self.weight
 
+    def pull_back_frozen(self, gradient: Float[Tensor, "*any width"]) -> Float[Tensor, "*any width"]:
+        """Gradient at the input of `apply_frozen` at scale 1, given the gradient at its output."""
+        weighted = gradient * self.weight
+        return weighted - weighted.mean(dim=-1, keepdim=True) if self.centred else weighted
+
     def pull_back(
         self, gradient: Float[Tensor, "*any width"], x: Float[Tensor, "*any2 width"]
     ) -> Float[Tensor, "*any width"]:

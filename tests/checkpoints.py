@@ -14,8 +14,13 @@ import torch
 from probes.attachments import BankBlocks, ExplicitBlocks
 from probes.models import Model, load_model
 
-SHAPES = ("gpt2", "pythia", "llama", "qwen2", "qwen3", "gemma2")
-ROTARY = tuple(shape for shape in SHAPES if shape != "gpt2")
+SHAPES = (
+    "gpt2", "gptj", "pythia", "phi", "llama", "qwen2", "qwen3", "gemma2", "gemma3", "mixtral", "qwen3-moe"
+)  # fmt: skip
+PARALLEL = ("gptj", "pythia", "phi")
+MIXTURES = ("mixtral", "qwen3-moe")
+# GPT-J turns neighbouring numbers of a query, and its angles are at no public hook.
+ROTARY = tuple(shape for shape in SHAPES if shape not in ("gpt2", "gptj"))
 TEXT = "The capital of France is Paris. The capital of Italy is Rome. Anna lives in Oslo and eats plums."
 
 
@@ -56,11 +61,26 @@ def build_config(shape: str, vocabulary: int) -> Any:
         "num_key_value_heads": 2,
         "max_position_embeddings": 128,
     }
+    few = {key: value for key, value in llama.items() if key != "num_key_value_heads"}
     match shape:
+        case "gptj":
+            return t.GPTJConfig(**common, n_embd=32, n_layer=3, n_head=4, n_positions=128, rotary_dim=4)
+        case "phi":
+            return t.PhiConfig(**few)
+        case "gemma3":
+            windows = ["sliding_attention", "full_attention", "sliding_attention"]
+            return t.Gemma3TextConfig(
+                **llama, head_dim=8, query_pre_attn_scalar=8, sliding_window=4, layer_types=windows
+            )
+        case "mixtral":
+            return t.MixtralConfig(**llama, num_local_experts=4, num_experts_per_tok=2)
+        case "qwen3-moe":
+            return t.Qwen3MoeConfig(**llama, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
+        case "granite":
+            return t.GraniteConfig(**llama, residual_multiplier=0.5)
         case "gpt2":
             return t.GPT2Config(**common, n_embd=32, n_layer=3, n_head=4, n_positions=128)
         case "pythia":
-            few = {key: value for key, value in llama.items() if key != "num_key_value_heads"}
             return t.GPTNeoXConfig(**few, use_parallel_residual=True)
         case "llama":
             return t.LlamaConfig(**llama, head_dim=8, tie_word_embeddings=True)

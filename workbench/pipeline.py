@@ -225,10 +225,8 @@ def check_node(engine: Engine, run: Run, node: str, tick: Tick = quiet) -> Check
         raise UserError("the logits are what is measured: choose a node that writes to them")
     problem = restore_problem(engine, run, tick)
     wiring = run.scores.wiring
-    if component.kind is Kind.KEY_VALUE:
-        readers = [i for i, reader in enumerate(wiring.readers) if reader.component == component]
-        if not readers:
-            raise UserError(f"{name} is not a component of this model")
+    readers = [i for i, reader in enumerate(wiring.readers) if reader.component == component]
+    if readers and component not in wiring.writers:
         exact = patch_reader(problem, readers, position, tick)
     else:
         exact = patch_node(problem, wiring.find_writer(name), position, tick)

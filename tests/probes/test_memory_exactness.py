@@ -93,7 +93,7 @@ def test_keeping_every_token_is_reading_the_reference(shape: str) -> None:
     kept = int((memories.positions[0, 0, 0] >= 0).sum())
     assert kept == len(reference) - 1
     got = Pass(model, Attachment(fetch_memories(memories, model, ("a",)))).run(torch.tensor([prompt]))
-    if shape == "gemma2":
+    if shape in ("gemma2", "gemma3"):
         assert torch.isfinite(got).all()
         return
     plain = load_plain(shape)

@@ -15,7 +15,7 @@ from probes.errors import UserError
 from probes.models import load_model
 from probes.norms import Norm
 from probes.prompts import encode_answer, pair_prompts
-from tests.checkpoints import ROTARY, SHAPES, load_shape, write_checkpoint
+from tests.checkpoints import MIXTURES, PARALLEL, ROTARY, SHAPES, load_shape, write_checkpoint
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -23,8 +23,10 @@ def test_shapes_are_read(shape: str) -> None:
     """Counts come from the weights: grouped heads are not expanded, rotary attention is recognised."""
     model = load_shape(shape)
     assert (model.layers, model.heads, model.d_model, model.d_head) == (3, 4, 32, 8)
-    assert model.kv_heads == (4 if shape in ("gpt2", "pythia") else 2)
-    assert model.parallel == (shape == "pythia")
+    assert model.kv_heads == (4 if shape == "gpt2" or shape in PARALLEL else 2)
+    assert model.parallel == (shape in PARALLEL)
+    for weights in model.weights:
+        assert (weights.experts is None, weights.down is not None) == ((shape not in MIXTURES,) * 2)
     assert (model.attention is not None) == (shape in ROTARY)
     if model.attention is not None:
         assert model.attention.scale == pytest.approx(8**-0.5, rel=1e-4)
@@ -38,6 +40,12 @@ def test_a_stream_that_does_not_add_up_is_refused() -> None:
     wrong = replace(model.weights[1], output=model.weights[1].output * 1.01)
     with pytest.raises(UserError, match="the sum of embedding"):
         check_decomposition(replace(model, weights=(model.weights[0], wrong, model.weights[2])))
+
+
+def test_a_model_that_scales_what_it_adds_is_refused() -> None:
+    """Granite multiplies every half layer's output before adding it: its stream is not the sum that would be listed."""
+    with pytest.raises(UserError, match="the sum of embedding, heads, MLPs and biases differs"):
+        load_shape("granite")
 
 
 def copy_without(folder: Path, target: Path, *names: str) -> Path:

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -16,12 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from circuits.graph import Plan
 from probes.errors import UserError
 from workbench.exports import EXPORTS
 from workbench.exports_graphml import clean_xml
 from workbench.exports_json import COPIED, encode_document, load_schema, read_json, write_json
 from workbench.exports_tables import EDGE_COLUMNS, NODE_COLUMNS
-from workbench.runs import Run
+from workbench.runs import Run, load_run, save_run
 
 TABLES = ("csv", "csv-nodes")
 HOSTILE = [
@@ -219,3 +221,13 @@ def test_a_run_with_a_broken_number_is_not_written(run: Run) -> None:
     edges = (replace(run.circuit.edges[0], score=math.nan), *run.circuit.edges[1:])
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(replace(run, circuit=replace(run.circuit, edges=edges)))
+
+
+def test_experts_survive_files(build_run: Callable[..., Run], tmp_path: Path) -> None:
+    """A mixture's experts write under names of their own, its one reader under the layer's; both are read back."""
+    run = build_run(plan=Plan(layers=3, heads=4, kv_heads=2, expert_layers=(0, 1), experts=3), edges=400)
+    names = {node.component.name for node in run.circuit.nodes}
+    assert {"m0.e1", "m1", "m2"} <= names and "m2.e0" not in names
+    assert read_json(write_json(run)).circuit == run.circuit
+    save_run(run, tmp_path / "mixture")
+    assert load_run(tmp_path / "mixture").circuit == run.circuit

@@ -25,7 +25,7 @@ def name_component(component: Component) -> str:
         case Kind.EXPLICIT:
             return f"Head {component.head} {layer} reading explicit memory {component.block}"
         case Kind.MLP:
-            return f"MLP {layer}"
+            return f"MLP {layer}" if component.block < 0 else f"Expert {component.block} {layer}"
         case Kind.BANK:
             return f"Memory-bank block of level {component.block} at layer {component.layer}"
         case Kind.LOGITS:

@@ -75,7 +75,7 @@ def label_node(node: Node, tokens: Sequence[str], view: View) -> str:
         case Kind.LOGITS:
             return shorten(show_line(view.output), 30)
         case Kind.MLP:
-            return "m"
+            return "m" if component.block < 0 else f"e{component.block}"
         case Kind.BANK:
             return f"l{component.block}"
         case Kind.KEY_VALUE:
