@@ -72,7 +72,7 @@ class Run:
     @property
     def title(self) -> str:
         """Short human-readable name: the prompt and its answer, and how many more pairs there are."""
-        more = f" and {len(self.pairs) - 1} more pairs" if len(self.pairs) > 1 else ""
+        more = f" and {len(self.pairs) - 1} more" if len(self.pairs) > 1 else ""
         return f"{self.pair['clean']} → {self.pair['answer'].strip()}{more}"
 
 
