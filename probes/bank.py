@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from probes.attachments import BankBlocks
+from probes.descriptions import hash_file, read_description, require_model
 from probes.errors import UserError
-from probes.explicit import hash_file, read_description
 from probes.models import Model
 
 FORMAT = "memory-circuits/bank"
@@ -60,7 +60,8 @@ def load_bank(folder: Path, model: Model) -> Bank:
 
     Raises UserError when a file is missing or damaged, or when the bank belongs to another model.
     """
-    about = read_description(folder / "bank.json", FORMAT, model.sha256)
+    about = read_description(folder / "bank.json", FORMAT)
+    require_model(folder, about.get("model_sha256"), model.sha256)
     try:
         bank = Bank(
             folder=folder,

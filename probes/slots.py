@@ -70,6 +70,8 @@ def measure_received_attention(
     if scoring == "softmax":
         given = scores.softmax(dim=-1)
     else:
+        # The shift must not come from a query that does not count: it could leave nothing of those that do.
+        scores = scores.masked_fill(~valid[:, None, None, :, None], float("-inf"))
         given = (scores - scores.amax(dim=(2, 3, 4), keepdim=True)).exp()
     received = (given * valid[:, None, None, :, None]).sum(dim=3)
     pooled = received.sum(dim=2) if pooling == "sum" else received.amax(dim=2)

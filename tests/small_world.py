@@ -11,9 +11,9 @@ import pyarrow.parquet
 import torch
 from safetensors.torch import save_file
 
-from probes.explicit import FORMAT as MEMORY_FORMAT
-from probes.explicit import write_memories
+from probes.memory_format import FORMAT as MEMORY_FORMAT
 from probes.models import load_model
+from probes.writing import write_memories
 from tests.checkpoints import write_checkpoint
 
 CITIES = {"France": "Paris", "Italy": "Rome", "Anna": "Oslo"}

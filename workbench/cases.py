@@ -115,7 +115,7 @@ def choose_path(engine: Engine, fact: Fact | None) -> tuple[int, ...]:
 
 def choose_memories(engine: Engine, fact: Fact | None, always: bool = False) -> tuple[str, ...]:
     """The fact's own explicit memory: for a never-seen fact, and for others when asked for (`always`)."""
-    if engine.memories is None or fact is None or fact.document_id not in engine.memories.ids:
+    if engine.memories is None or fact is None or fact.document_id not in engine.memories:
         return ()
     return (fact.document_id,) if always or fact.split == "never-seen" else ()
 

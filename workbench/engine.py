@@ -15,7 +15,7 @@ from workbench.settings import Settings
 if TYPE_CHECKING:
     from probes.attachments import Attachment
     from probes.bank import Bank
-    from probes.explicit import ExplicitMemories
+    from probes.explicit import MemorySource
     from probes.models import Model
 
 
@@ -28,7 +28,7 @@ class Engine:
 
     model: Model
     bank: Bank | None
-    memories: ExplicitMemories | None
+    memories: MemorySource | None
     facts: tuple[Fact, ...]
     template: str = field(repr=False)
 
@@ -62,7 +62,7 @@ def open_engine(settings: Settings, tick: Tick = quiet) -> Engine:
     settings.check()
     tick("loading the model", 0, 3)
     from probes.bank import load_bank
-    from probes.explicit import load_memories
+    from probes.memory_bank import open_bank
     from probes.models import load_model
 
     shipped = find_shipped() if settings.model == "shipped" else None
@@ -73,6 +73,6 @@ def open_engine(settings: Settings, tick: Tick = quiet) -> Engine:
     bank_folder = find_store(settings.bank, "bank", shipped)
     memory_folder = find_store(settings.memory, "memory", shipped)
     bank = load_bank(bank_folder, model) if bank_folder is not None else None
-    memories = load_memories(memory_folder, model) if memory_folder is not None else None
+    memories = open_bank(memory_folder, model) if memory_folder is not None else None
     tick("loading facts", 2, 3)
     return Engine(model, bank, memories, read_shipped_facts(), read_template(find_shipped()))

@@ -89,5 +89,5 @@ def describe_block(engine: Engine, name: str) -> dict[str, Any]:
     text = next((fact.document for fact in engine.facts if fact.document_id == name), "")
     limit = min(REFERENCE_LENGTH, engine.memories.offset)
     ids, _ = encode_reference(engine.model.tokenizer, engine.memories.prefix, text, limit)
-    kept = engine.memories.positions[engine.memories.find(name)]
+    kept = engine.memories.select((name,)).positions[0]
     return {"id": name, "text": text, "tokens": [engine.model.decode(token) for token in ids], "kept": kept.tolist()}

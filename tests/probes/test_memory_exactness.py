@@ -7,8 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from probes.attachments import Attachment, BankBlocks, ExplicitBlocks
-from probes.explicit import fetch_memories, write_memories
+from probes.explicit import fetch_memories
 from probes.forward import Pass
+from probes.writing import write_memories
 from tests.checkpoints import ROTARY, SHAPES, load_shape, make_bank, make_explicit, write_checkpoint
 
 TOKENS = torch.tensor([[0, 20, 31, 44, 52, 61], [0, 22, 35, 41, 50, 63]])

@@ -18,6 +18,7 @@ from workbench.commands.facts import FACTS
 from workbench.commands.health import DOCTOR
 from workbench.commands.listing import RUNS, SHOW
 from workbench.commands.measuring import QUALITY
+from workbench.commands.memory import MEMORY
 from workbench.commands.papers import COSTS, PAPER
 from workbench.commands.traces import TRACE
 from workbench.commands.validating import VALIDATE
@@ -41,8 +42,12 @@ COMMANDS: tuple[Command, ...] = (
     EXPERIMENTS,
     PAPER,
     COSTS,
+    *MEMORY,
 )
-FAMILIES = {"demo": "Train the demo model again, or measure it."}
+FAMILIES = {
+    "demo": "Train the demo model again, or measure it.",
+    "memory": "Write a bank of explicit memories from your own documents, and look after it.",
+}
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,0 +1,43 @@
+"""What lies beside the tensors of a store of memories: a JSON description, checked before anything else is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from probes.errors import UserError
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_description(path: Path, file_format: str, versions: tuple[int, ...] = (1,)) -> dict[str, Any]:
+    """JSON object that describes a store, checked for format and version. Raises UserError."""
+    try:
+        about = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+    if not isinstance(about, dict) or about.get("format") != file_format:
+        raise UserError(f"{path} is not {file_format}")
+    if about.get("version") not in versions:
+        raise UserError(
+            f"{path} is {file_format} version {str(about.get('version'))[:20]} and this release reads "
+            f"{' and '.join(map(str, versions))}: install a release of memory-circuits that reads it"
+        )
+    return about
+
+
+def require_model(folder: Path, written_by: object, model_sha256: str) -> None:
+    """Raise UserError unless a store was made for the loaded model."""
+    if written_by != model_sha256:
+        raise UserError(
+            f"{folder} was made for another model (its model hash is {str(written_by)[:12]}, the loaded model's "
+            f"{model_sha256[:12]}): use the model it was made for, or none"
+        )

@@ -1,0 +1,186 @@
+"""A bank of explicit memories read from disk: only the rows that are asked for, through memory-mapped shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from probes.descriptions import hash_file, require_model
+from probes.errors import UserError
+from probes.explicit import ExplicitMemories, require_rotary
+from probes.memory_format import HEAD, Head, Part, read_entries, read_head, read_ids
+from probes.models import Model
+
+TENSORS = ("keys", "values", "positions")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBank:
+    """An open bank: its head, the id of every row (null: deleted), and the hash of what it holds."""
+
+    folder: Path
+    head: Head
+    sha256: str
+    ids: pa.ChunkedArray = field(repr=False)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Memory layers."""
+        return self.head.layers
+
+    @property
+    def offset(self) -> int:
+        """Positions from a memory's start to the context that reads it."""
+        return self.head.offset
+
+    @property
+    def prefix(self) -> str:
+        """Text before every reference when it was written."""
+        return self.head.prefix
+
+    @property
+    def slots(self) -> int:
+        """Tokens kept per key-value head."""
+        return self.head.slots
+
+    def __len__(self) -> int:
+        """Number of memories, deleted ones not counted."""
+        return len(self.ids) - int(self.ids.null_count)
+
+    def __contains__(self, memory_id: object) -> bool:
+        """Whether there is a memory of this id."""
+        return isinstance(memory_id, str) and pc.index(self.ids, memory_id).as_py() >= 0
+
+    def locate(self, memory_id: str) -> tuple[Part, int]:
+        """Part and row of a memory. Raises UserError when there is none of that id."""
+        row = pc.index(self.ids, memory_id).as_py()
+        if row < 0:
+            raise UserError(f"no explicit memory {memory_id[:80]!r} in this bank of {len(self)}")
+        for part in self.head.parts:
+            if row < part.rows:
+                return part, int(row)
+            row -= part.rows
+        raise AssertionError("the ids are those of the parts")
+
+    def select(self, ids: tuple[str, ...]) -> ExplicitMemories:
+        """The memories of these ids, in this order, as float32.
+
+        Raises UserError when there is none of an id, or when a shard is damaged.
+        """
+        rows = [read_rows(self.folder, self.head, *self.locate(name)) for name in ids]
+        keys, values, positions = (torch.stack(tensors) for tensors in zip(*rows, strict=True))
+        return ExplicitMemories(
+            ids, self.layers, self.offset, self.prefix, self.sha256, keys.float(), values.float(), positions
+        )
+
+
+def read_rows(folder: Path, head: Head, part: Part, row: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys, values and positions of one row; nothing else of the shard is read."""
+    path = folder / part.shard
+    try:
+        with safe_open(path, framework="pt") as file:
+            check_shard(path, head, part, file)
+            keys, values, positions = (file.get_slice(name)[row] for name in TENSORS)
+    except (OSError, SafetensorError, KeyError, IndexError) as error:
+        raise UserError(f"{path} is damaged ({error}): `memory-circuits memory verify` says what is whole") from None
+    return keys, values, positions
+
+
+def check_shard(path: Path, head: Head, part: Part, file: Any) -> None:
+    """Raise UserError unless a shard's tensors have the shapes that the head promises."""
+    wanted = (part.rows, *head.shape)
+    for name in TENSORS:
+        shape = tuple(file.get_slice(name).get_shape())
+        promised = wanted[:-1] if name == "positions" else wanted
+        if shape != promised:
+            raise UserError(f"{path} holds {name} of shape {shape} and {HEAD} promises {promised}")
+
+
+def open_bank(folder: Path, model: Model | None = None) -> MemoryBank:
+    """Bank in a folder, of this format or of version 1, for use with `model` (None: to look at).
+
+    Raises UserError when it is missing, damaged, of a version to come, or was written by another model.
+    """
+    head = read_head(folder)
+    if head.version == 1:
+        head = complete_head(folder, head)
+    if model is not None:
+        require_rotary(model)
+        require_model(folder, head.model_sha256, model.sha256)
+        shape = (model.kv_heads, model.d_head)
+        if (head.kv_heads, head.d_head) != shape or any(not 0 <= layer < model.layers for layer in head.layers):
+            raise UserError(f"{folder} does not fit the model: it has {shape[0]} key-value heads of width {shape[1]}")
+    contents = hash_file(folder / (head.parts[0].shard if head.version == 1 else HEAD))
+    return MemoryBank(folder, head, contents, read_ids(folder, head))
+
+
+def complete_head(folder: Path, head: Head) -> Head:
+    """Head of a version 1 bank with the shape that its shard has."""
+    path = folder / head.parts[0].shard
+    try:
+        with safe_open(path, framework="pt") as file:
+            _, _, kv_heads, slots, d_head = file.get_slice("keys").get_shape()
+            whole = replace(head, kv_heads=kv_heads, slots=slots, d_head=d_head)
+            check_shard(path, whole, head.parts[0], file)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{folder} is not a whole bank of explicit memories ({type(error).__name__}: {error})"
+        ) from None
+    return whole
+
+
+def find_faults(folder: Path) -> Iterator[str]:
+    """One line for every fault of a bank: head, hashes, shapes, finite values, positions, ids. None: it is whole."""
+    try:
+        bank = open_bank(folder)
+    except UserError as error:
+        yield str(error)
+        return
+    ids = bank.ids.drop_null().to_pylist()
+    if len(set(ids)) != len(ids):
+        yield f"{folder / HEAD}: {len(ids) - len(set(ids))} ids stand for more than one memory"
+    for part in bank.head.parts:
+        yield from find_part_faults(folder, bank.head, part)
+
+
+def find_part_faults(folder: Path, head: Head, part: Part) -> Iterator[str]:
+    """Faults of one part's two files."""
+    if any(not 0 <= row < part.rows for row in part.deleted):
+        yield f"{folder / HEAD}: {part.name} has deleted rows that it does not have"
+    for name, wanted in ((part.shard, part.shard_sha256), (part.entries, part.entries_sha256)):
+        if head.version > 1:
+            try:
+                found = hash_file(folder / name)
+            except OSError as error:
+                yield f"{folder / name}: {error.strerror}"
+                return
+            if found != wanted:
+                yield f"{folder / name}: its contents are not those that were written (hash {found[:12]})"
+    try:
+        if head.version > 1:
+            read_entries(folder, part)
+        with safe_open(folder / part.shard, framework="pt") as file:
+            check_shard(folder / part.shard, head, part, file)
+            yield from find_wrong_values(folder / part.shard, file)
+    except UserError as error:
+        yield str(error)
+    except (OSError, SafetensorError, KeyError) as error:
+        yield f"{folder / part.shard}: damaged ({error})"
+
+
+def find_wrong_values(path: Path, file: Any) -> Iterator[str]:
+    """Values that are not finite, and positions that no reference has."""
+    for name in ("keys", "values"):
+        if not bool(torch.isfinite(file.get_tensor(name)).all()):
+            yield f"{path}: {name} are not all finite"
+    if int(file.get_tensor("positions").min()) < -1:
+        yield f"{path}: positions below -1"
