@@ -41,15 +41,15 @@ def contract(
 
 
 def score_stages(problem: Problem, stages: Iterable[Tensor]) -> Float[Tensor, "pos writer reader"]:
-    """Scores of all edges from the gradients of all readers; edges that do not exist score 0."""
-    wiring, difference = problem.wiring, problem.difference
+    """Scores of all edges from the gradients of all readers, in float32; edges that do not exist score 0."""
+    wiring, difference = problem.wiring, problem.difference.float()
     scores = difference.new_zeros(problem.positions, len(wiring.writers), len(wiring.readers))
     reader = 0
     with torch.no_grad():
         for gradients in stages:
             stop = reader + gradients.shape[0]
             writers = int(wiring.visible[:, reader].sum())
-            scores[:, :writers, reader:stop] = contract(difference[:writers], gradients, problem.summed)
+            scores[:, :writers, reader:stop] = contract(difference[:writers], gradients.float(), problem.summed)
             reader = stop
     return scores
 
