@@ -53,10 +53,10 @@ $(BIN)/python:
 
 $(APP): | $(BIN)/python
 	@echo "installing: a few minutes, once"
-	$(INSTALL) '.[encoder]'
+	$(INSTALL) '.[encoder,retrieval]'
 	@rm -f $(VENV)/app-* && touch $@
 
 $(TEST): | $(BIN)/python
 	@echo "installing with what the tests need: a few minutes, once"
-	$(INSTALL) '.[encoder,test]'
+	$(INSTALL) '.[encoder,retrieval,test]'
 	@rm -f $(VENV)/app-* $(VENV)/test-* && touch $(APP) $@

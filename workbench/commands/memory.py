@@ -1,4 +1,4 @@
-"""`memory write`, `list`, `show`, `verify`, `delete`: a bank of explicit memories from one's own documents."""
+"""`memory write`, `list`, `show`, `search`, `verify`, `delete`: a bank of explicit memories of one's documents."""
 
 from __future__ import annotations
 
@@ -148,6 +148,46 @@ def show_memory(options: argparse.Namespace) -> Answer:
     return Answer({**entry, "kept": kept}, f"{pairs}\n\n{table}")
 
 
+def declare_search(parser: argparse.ArgumentParser) -> None:
+    """The bank, the query, and how many."""
+    declare_bank(parser)
+    parser.add_argument("query", metavar="QUERY", help="text to find memories for")
+    parser.add_argument(
+        "-k", "--count", metavar="N", type=int, default=5, help="memories to find (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--overlap",
+        metavar="X",
+        type=float,
+        default=1.0,
+        help="leave out memories of whose words, in order, the query holds more than this share; the paper: 0.667 "
+        "(default: %(default)s)",
+    )
+
+
+def search_bank(options: argparse.Namespace) -> Answer:
+    """The memories nearest to a text by the cosine of sentence vectors."""
+    from workbench.memory import search
+    from workbench.memory.inspection import open_for_inspection, read_entry
+    from workbench.memory.overlap import measure_overlap
+
+    if options.count < 1 or not options.query.strip():
+        raise UserError("give a query, and a count of 1 or more")
+    bank = open_for_inspection(options.bank)
+    words = options.query.split()
+    with show_progress() as tick:
+        searcher = search.open_searcher(bank, search.DEFAULT_ENCODER, tick)
+        # Some will be left out for their overlap; as many more again are looked at.
+        found = searcher.search(options.query, options.count * (1 if options.overlap >= 1 else 4))
+    entries = [{"score": hit.score, **read_entry(bank, hit.id)} for hit in found]
+    hits = [entry for entry in entries if measure_overlap(words, entry["text"].split()) <= options.overlap]
+    hits = hits[: options.count]
+    table = format_table(
+        ("id", "cosine", "document", "text"), [[e["id"], e["score"], e["document"], e["text"]] for e in hits], width=80
+    )
+    return Answer({"bank": options.bank, "query": options.query, "hits": hits}, table)
+
+
 def verify_bank(options: argparse.Namespace) -> Answer:
     """Every fault of a bank, one a line; exit code 2 when there is any."""
     from probes.memory_bank import find_faults
@@ -198,6 +238,13 @@ MEMORY = (
         "memory-circuits memory show bank 1f0c2a9be3d45678",
         declare_show,
         show_memory,
+    ),
+    Command(
+        "memory search",
+        "Find the memories nearest in meaning to a text.",
+        'memory-circuits memory search bank "Who lives in Oslo?" -k 5',
+        declare_search,
+        search_bank,
     ),
     Command(
         "memory verify",

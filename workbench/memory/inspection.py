@@ -31,6 +31,13 @@ def list_entries(bank: MemoryBank, limit: int) -> list[dict[str, Any]]:
     return entries[:limit]
 
 
+def read_entry(bank: MemoryBank, memory_id: str) -> dict[str, Any]:
+    """Entry of a memory of a bank with texts. Raises UserError when there is no such memory."""
+    part, row = bank.locate(memory_id)
+    entry: dict[str, Any] = read_entries(bank.folder, part, list(SHOWN)).slice(row, 1).to_pylist()[0]
+    return entry
+
+
 def read_memory(bank: MemoryBank, memory_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Entry of a memory, and a row a layer and key-value head with the indices of the text's tokens that it keeps.
 

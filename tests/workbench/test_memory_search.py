@@ -1,0 +1,108 @@
+"""Search finds what brute force finds; overlap is the definition of the paper, searched exhaustively."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from probes.memory_bank import open_bank
+from tests.checkpoints import load_shape
+from workbench.cli import main
+from workbench.memory import search
+from workbench.memory.documents import list_files
+from workbench.memory.overlap import measure_overlap
+from workbench.memory.search import Encoder, open_searcher
+from workbench.memory.store import delete_memories
+from workbench.memory.writing import write_documents
+
+pytest.importorskip("faiss")
+
+
+@cache
+def is_subsequence(part: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Whether items occur in order."""
+    rest = iter(whole)
+    return all(item in rest for item in part)
+
+
+def overlap_by_definition(text: Sequence[int], reference: Sequence[int]) -> float:
+    """Every choice of positions i_1 < ... < i_N of the text, at most 2|r| from first to last, tried out."""
+    best = 0
+    for size in range(1, min(len(text), len(reference)) + 1):
+        for places in combinations(range(len(text)), size):
+            if places[-1] - places[0] <= 2 * len(reference):
+                items = tuple(text[place] for place in places)
+                best = max(best, size if is_subsequence(items, tuple(reference)) else 0)
+    return best / len(reference)
+
+
+@given(st.lists(st.integers(0, 2), max_size=9), st.lists(st.integers(0, 2), min_size=1, max_size=4))
+@settings(max_examples=80, deadline=None)
+def test_overlap_is_the_definition(text: list[int], reference: list[int]) -> None:
+    assert measure_overlap(text, reference) == overlap_by_definition(text, reference)
+
+
+def test_overlap_minds_the_window() -> None:
+    """The same two items count together only while they lie within twice the reference's length."""
+    assert measure_overlap("a....b", "ab") == 1 / 2
+    assert measure_overlap("a...b", "ab") == 1
+    assert measure_overlap("", "ab") == measure_overlap("ab", "") == 0
+
+
+def encode_letters(texts: Sequence[str]) -> np.ndarray:
+    """Counts of letters, at length 1: a stand-in for a sentence encoder."""
+    counts = np.array([[text.lower().count(chr(97 + i)) + 1e-3 for i in range(26)] for text in texts], np.float32)
+    return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Path:
+    """Forty short documents."""
+    from probes.writing import Recipe
+
+    rows = [
+        json.dumps({"id": f"d{i}", "text": f"{'xyz'[i % 3] * (i % 7 + 1)} {'abc' * (i % 5)} {i}"}) for i in range(40)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    files = list_files([tmp_path / "rows.jsonl"])
+    write_documents(load_shape("llama"), files, tmp_path / "bank", Recipe((0,), slots=2), "float32", 8, lambda *_: None)
+    return tmp_path / "bank"
+
+
+@pytest.mark.parametrize("limit", [1000, 10])
+def test_search_is_brute_force(limit: int, bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact and by graph, before and after a deletion, the second time from what was kept."""
+    monkeypatch.setattr(search, "EXACT_LIMIT", limit)
+    encoder = Encoder("letters", encode_letters)
+    delete_memories(bank, ["d3"])
+    opened = open_bank(bank)
+    query = "zzz abc"
+    rows = [json.loads(line) for line in (bank.parent / "rows.jsonl").read_text().splitlines()]
+    texts = {row["id"]: row["text"] for row in rows}
+    scores = {name: float(encode_letters([text])[0] @ encode_letters([query])[0]) for name, text in texts.items()}
+    del scores["d3"]
+    for _ in range(2):
+        hits = open_searcher(opened, encoder).search(query, 5)
+        assert [hit.score for hit in hits] == pytest.approx(sorted(scores.values(), reverse=True)[:5], abs=1e-5)
+        assert all(scores[hit.id] == pytest.approx(hit.score, abs=1e-5) for hit in hits)
+    assert len(list((bank / "search" / "letters").glob("*.faiss"))) == (limit < 40)
+    assert main(["memory", "verify", str(bank)]) == 0
+
+
+def test_the_search_command(bank: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hits come with their texts; one that holds the query word for word can be kept out."""
+    monkeypatch.setattr(search, "DEFAULT_ENCODER", Encoder("letters", encode_letters))
+    assert main(["memory", "search", str(bank), "zzz abcabc 20", "-k", "3", "--json"]) == 0
+    hits = json.loads(capsys.readouterr().out)["hits"]
+    assert len(hits) == 3 and all(hit["text"] for hit in hits)
+    text = hits[0]["text"]
+    assert main(["memory", "search", str(bank), text, "-k", "3", "--overlap", "0.66", "--json"]) == 0
+    assert text not in [hit["text"] for hit in json.loads(capsys.readouterr().out)["hits"]]
