@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.graph import Kind
-from circuits.problem import Problem, Traced
+from circuits.problem import REMOVALS, Problem, Traced
 from circuits.tracing import list_reader_tensors, pull_gradients
 from probes.attachments import Attachment, interpolate
 from probes.errors import UserError
@@ -94,8 +94,14 @@ def attribute_along_path(problem: Problem, steps: int, tick: Tick) -> Float[Tens
     """EAP-IG on inputs: scores with the gradient averaged over `steps` midpoints of the path of inputs.
 
     The path leads from the ablated embedding and memory contents to the clean ones; with mean or zero ablation the
-    memories keep their contents and only the embedding moves.
+    memories keep their contents and only the embedding moves. Raises UserError where no straight path leads from the
+    one to the other: memories that are removed from the softmax are there or not.
     """
+    if REMOVALS.get(problem.ablation):
+        raise UserError(
+            f"no path of inputs leads to the ablation {problem.ablation}: use --method eap-ig-activations, or "
+            "--ablation memory-contribution"
+        )
     embed = find_embedding(problem)
     clean, ablated = problem.clean_writes[embed], problem.ablated_writes[embed]
     total: Tensor | None = None

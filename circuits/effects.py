@@ -2,10 +2,13 @@
 
 *Direct effect of an edge*: the drop of the metric when that edge alone is ablated and everything after its reader is
 computed again (`circuits/patching.py`). *Total effect of a node*: the drop when all its outgoing edges are ablated.
-*Direct effect of a node on the logits*: the drop when only its edge into the logits is.
+*Direct effect of a node on the logits*: the drop when only its edge into the logits is. *Effect of a memory as a
+whole*: the drop when one explicit memory, or one level of the bank, is removed everywhere, in either of two ways.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,9 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.connectivity import crosses, feed
-from circuits.graph import Wiring
+from circuits.graph import Kind, Wiring
 from circuits.patching import Patch, measure_patches
-from circuits.problem import Problem
+from circuits.problem import Problem, record_run
+from probes.attachments import Attachment, remove_memories
 from probes.progress import Tick
 
 
@@ -50,3 +54,42 @@ def spread_nodes(wiring: Wiring, nodes: Float[Tensor, "pos writer"]) -> Float[Te
     strength[:, -1] = np.inf
     edges = np.minimum(sizes[:, :, None], strength[:, None, :]) * wiring.visible
     return torch.from_numpy(edges.astype(np.float32)).to(nodes.device) * nodes.detach().float().sign()[:, :, None]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEffect:
+    """Drop of the metric when one memory as a whole is removed, at all layers, heads and positions.
+
+    `contribution`: what it adds counts as zero, its attention is not given back (the same as ablating its writers by
+    zero). `renormalised`: it is absent from the softmax, and context and other memories take its share. A bank block
+    has no attention to give back; both are the same.
+    """
+
+    kind: Kind
+    index: int
+    contribution: float
+    renormalised: float
+
+
+def measure_memory_effects(problem: Problem, tick: Tick) -> tuple[MemoryEffect, ...]:
+    """Effect of every explicit memory and every bank level, two plain forward passes for each."""
+    attachment = problem.inputs.attachment
+    blocks, levels = len(attachment.explicit or ()), len(attachment.bank or ())
+    memories = [(Kind.EXPLICIT, i) for i in range(blocks)] + [(Kind.BANK, i) for i in range(levels)]
+    effects = []
+    for done, (kind, index) in enumerate(memories):
+        tick("memories removed", done, len(memories))
+        chosen = ([index], []) if kind is Kind.EXPLICIT else ([], [index])
+        contribution, renormalised = (
+            problem.metric_clean - measure_with(problem, remove_memories(attachment, give_back, *chosen))
+            for give_back in (False, True)
+        )
+        effects.append(MemoryEffect(kind, index, contribution, renormalised))
+    return tuple(effects)
+
+
+def measure_with(problem: Problem, attachment: Attachment) -> float:
+    """Metric of the clean prompts with other memories attached."""
+    ends = problem.inputs.readout.positions
+    _, logits = record_run(problem.model, problem.inputs.clean, attachment, ends=ends)
+    return float(problem.metric_at_ends(logits).mean())

@@ -14,7 +14,7 @@ from circuits.activity import Activity, average_activity, measure_activity
 from circuits.graph import Wiring, wire
 from circuits.metrics import Metric, Readout, build_metric
 from circuits.tracing import plan_model, stack_differences, stack_writes
-from probes.attachments import Attachment
+from probes.attachments import Attachment, remove_memories
 from probes.errors import UserError
 from probes.forward import Pass, Record
 from probes.models import Model
@@ -24,6 +24,10 @@ from probes.prompts import require_equal_length
 
 # A metric that moves less than this from clean to ablated gives no scale to any score (float32 noise of logits).
 SMALLEST_CHANGE = 1e-4
+
+
+# Ablations that remove the memories alone, and whether their attention goes back to the context.
+REMOVALS = {"memory-contribution": False, "memory-renormalised": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,21 +195,25 @@ def pose_problem(
 ) -> Problem:
     """Run clean and ablated once and set up the metric.
 
-    `references` are the prompts of mean ablation (the counterfactuals where none are given). `summed` defaults to
-    whether there are several pairs, whose positions mean different things; `differentiable` keeps the clean run on
+    Ablated components count as on the `counterfactual` prompts, as their `mean` over `references` (the counterfactuals
+    where none are given), as `zero`, or as on the clean prompts without their memories (`REMOVALS`). `summed` defaults
+    to whether there are several pairs, whose positions mean different things; `differentiable` keeps the clean run on
     its autograd graph, so that EAP needs no further forward pass, and `attention` records its patterns; `parts` records
     what FFN units and slots did, for `circuits/units.py`.
 
     Raises UserError for prompts of unequal length, an answer equal to the foil, activations that are not finite, and
     a metric that does not move between the clean and the ablated run.
     """
+    if ablation in REMOVALS:
+        inputs = forget(inputs, ablation)
     check_inputs(inputs, metric)
     tick("clean and ablated run", 0, 1)
     wiring = wire(plan_model(model, inputs.attachment))
     ends = inputs.readout.positions
     record, logits = record_run(model, inputs.clean, inputs.attachment, attention, differentiable, ends, parts)
     ablated_record = ablated_logits = mean = mean_activity = None
-    if ablation == "counterfactual":
+    paired = ablation == "counterfactual" or ablation in REMOVALS
+    if paired:
         ablated_record, ablated_logits = record_run(
             model, inputs.counterfactual, inputs.counterfactual_attachment, attention and parts, ends=ends, parts=parts
         )
@@ -221,7 +229,7 @@ def pose_problem(
     problem = Problem(
         model=model,
         wiring=wiring,
-        inputs=inputs if ablation == "counterfactual" else keep_memories(inputs),
+        inputs=inputs if paired else keep_memories(inputs),
         clean_record=record,
         ablated_record=ablated_record,
         mean=mean,
@@ -237,7 +245,8 @@ def pose_problem(
     )
     logits = ablated_logits if ablated_logits is not None else run_empty(problem)
     problem = replace(problem, metric_ablated=float(measure(logits).mean()))
-    if abs(problem.metric_clean - problem.metric_ablated) < SMALLEST_CHANGE:
+    # Written so that a number that is not finite is refused too.
+    if not abs(problem.metric_clean - problem.metric_ablated) >= SMALLEST_CHANGE:
         raise UserError(
             f"the metric {metric} does not move: {problem.metric_clean:.6g} on the prompt, "
             f"{problem.metric_ablated:.6g} ablated; choose another counterfactual, foil, ablation or metric"
@@ -260,6 +269,12 @@ def run_empty(problem: Problem) -> Float[Tensor, "batch step d_vocab"]:
     mask = torch.zeros(1, 1, len(wiring.readers), len(wiring.writers), device=problem.model.device)
     writes, ends = problem.ablated_writes, inputs.readout.positions
     return run_masked(problem.model, inputs.attachment, inputs.clean, wiring.plan, mask, writes, ends)
+
+
+def forget(inputs: Inputs, ablation: str) -> Inputs:
+    """The same inputs with the clean prompts without their memories as the counterfactual side."""
+    removed = remove_memories(inputs.attachment, give_back=REMOVALS[ablation])
+    return replace(inputs, counterfactual=inputs.clean, counterfactual_attachment=removed)
 
 
 def keep_memories(inputs: Inputs) -> Inputs:

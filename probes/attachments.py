@@ -90,6 +90,37 @@ def interpolate(start: Attachment, end: Attachment, share: float) -> Attachment:
     return Attachment(explicit, bank)
 
 
+def remove_memories(
+    attachment: Attachment,
+    give_back: bool,
+    blocks: Sequence[int] | None = None,
+    levels: Sequence[int] | None = None,
+) -> Attachment:
+    """The same attachment with memories removed, one way or the other: these explicit blocks and bank levels, or all.
+
+    `give_back` takes the slots of explicit memories out of the softmax, so that context and other memories take their
+    share of the attention (renormalised); without it only their contribution is removed: slots keep their attention
+    and their values are zero. Bank blocks, whose units compete with nothing, write nothing either way. Raises
+    UserError where nothing is attached.
+    """
+    explicit, bank = attachment.explicit, attachment.bank
+    if explicit is None and bank is None:
+        raise UserError("no memory is attached that could be removed: attach one, or choose another ablation")
+    if explicit is not None:
+        gone = list(range(len(explicit)) if blocks is None else blocks)
+        absent, values = explicit.absent.clone(), explicit.values.clone()
+        if give_back:
+            absent[:, :, gone] = True
+        else:
+            values[:, :, gone] = 0.0
+        explicit = replace(explicit, absent=absent, values=values)
+    if bank is not None:
+        silent = range(len(bank)) if levels is None else levels
+        down = tuple(torch.zeros_like(part) if level in silent else part for level, part in enumerate(bank.down))
+        bank = replace(bank, down=down)
+    return Attachment(explicit, bank)
+
+
 def require_same_shape(first: Attachment, second: Attachment) -> None:
     """Raise UserError unless both attach the same kinds of memory with the same layers, blocks and levels."""
 
