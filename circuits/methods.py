@@ -17,10 +17,16 @@ from circuits.graph import Wiring
 class Options:
     """What a method may need beside the problem; each method's `needs` names those it reads.
 
-    `steps` are the points of a path of integrated gradients.
+    `steps` are the points of a path of integrated gradients; `threshold` the change of the metric, in its unit, below
+    which pruning lets an edge go; `edges` how many edges training shall keep, `updates` its length and `seed` what
+    decides its draws.
     """
 
     steps: int = 5
+    threshold: float = 0.01
+    edges: int = 200
+    updates: int = 200
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +57,9 @@ class Method:
     `level` says what is measured: every edge, or every node. A node method gives an edge the score of its weaker end
     (`circuits/effects.py`), so that the strongest edges are those between the strongest nodes. `exact` methods measure
     the metric again with something ablated, others estimate. `needs` are the fields of Options it reads; `cost` is its
-    formula in words and `count` the same as a function. `at_clean`: it takes one gradient at the clean run, which the
-    problem may keep (`differentiable`), and which is 0 for the metric KL.
+    formula in words and `count` the same as a function, an upper bound where `bounded`. `unit` is empty where scores
+    are in the metric's unit. `at_clean`: it takes one gradient at the clean run, which is 0 for the metric KL;
+    `reuses_run`: that run may be the problem's own (`differentiable`).
     """
 
     name: str
@@ -64,7 +71,10 @@ class Method:
     cost: str
     count: Callable[[Size, Options], Passes]
     needs: tuple[str, ...] = ()
+    unit: str = ""
     at_clean: bool = False
+    reuses_run: bool = False
+    bounded: bool = False
 
 
 def measure_size(wiring: Wiring, positions: int, ends: int) -> Size:
@@ -103,6 +113,7 @@ _RECORDS = (
         cost="1 backward (the clean run is the problem's own)",
         count=lambda size, options: Passes(0, 1),
         at_clean=True,
+        reuses_run=True,
     ),
     Method(
         name="eap-ig",
@@ -117,6 +128,18 @@ _RECORDS = (
         needs=("steps",),
     ),
     Method(
+        name="eap-ig-activations",
+        label="EAP-IG (activations)",
+        explanation="Edge attribution patching with the gradient averaged while what the writer's stage (the heads of "
+        "a layer, or its MLP) writes goes from ablated to clean; a stage's scores add up to its exact effect.",
+        source="Hanna et al. 2024; Mueller et al. 2025 (MIB)",
+        level="edges",
+        exact=False,
+        cost="stages x steps x (forward + backward); a model of n layers has 1 + 2n stages",
+        count=lambda size, options: Passes(size.stages * options.steps, size.stages * options.steps),
+        needs=("steps",),
+    ),
+    Method(
         name="atp",
         label="AtP (nodes)",
         explanation="Attribution patching of nodes: gradient at each node's output times what the node would lose; "
@@ -127,6 +150,58 @@ _RECORDS = (
         cost="1 backward (the clean run is the problem's own)",
         count=lambda size, options: Passes(0, 1),
         at_clean=True,
+        reuses_run=True,
+    ),
+    Method(
+        name="relp",
+        label="RelP (relevance)",
+        explanation="As EAP with relevance in place of gradients: norm scales and attention patterns are constants, "
+        "activations f(x) count as x times f(x) / x, products give half to either factor. Edges into queries and keys "
+        "score 0.",
+        source="Jafari et al. 2025; Achtibat et al. 2024",
+        level="edges",
+        exact=False,
+        cost="forward + backward",
+        count=lambda size, options: Passes(1, 1),
+        at_clean=True,
+    ),
+    Method(
+        name="attnlrp",
+        label="AttnLRP (relevance)",
+        explanation="As RelP, but relevance also flows through attention patterns: the products of queries with keys "
+        "and of patterns with values give half to either factor, the softmax its gradient.",
+        source="Achtibat et al. 2024, section 3",
+        level="edges",
+        exact=False,
+        cost="forward + backward",
+        count=lambda size, options: Passes(1, 1),
+        at_clean=True,
+    ),
+    Method(
+        name="acdc",
+        label="ACDC (pruning)",
+        explanation="From the logits back, every edge is ablated on top of those already gone and stays so if the "
+        "metric moves by less than the threshold. A kept edge scores the drop when it was tried, others 0.",
+        source="Conmy et al. 2023, algorithm 1",
+        level="edges",
+        exact=True,
+        cost="1 backward + at most 2 x edges forward, edges masked (edges of cut-off readers take none)",
+        count=lambda size, options: Passes(2 * size.edges, 1),
+        needs=("threshold",),
+        bounded=True,
+    ),
+    Method(
+        name="edge-masks",
+        label="Edge masks (trained)",
+        explanation="A gate on every edge, trained to keep the metric while all but the wanted number close; the "
+        "score is the probability that the edge is kept, without sign.",
+        source="Bhaskar et al. 2024; Louizos et al. 2018",
+        level="edges",
+        exact=False,
+        cost="updates x (forward + backward), edges masked",
+        count=lambda size, options: Passes(options.updates, options.updates),
+        needs=("edges", "updates", "seed"),
+        unit="probability",
     ),
     Method(
         name="exact",

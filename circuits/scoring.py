@@ -9,20 +9,37 @@ from torch import Tensor
 
 from circuits.attribution import attribute, attribute_along_path, attribute_nodes, refuse_flat
 from circuits.circuit import UNITS, EdgeScores
+from circuits.edge_masks import train_gates
 from circuits.effects import measure_direct_effects, measure_total_effects, spread_nodes
+from circuits.limits import explain_memory
 from circuits.methods import METHODS, Options
 from circuits.patching import patch_everything
 from circuits.problem import Problem
+from circuits.pruning import prune_edges
+from circuits.relevance import attribute_relevance
+from circuits.stages import attribute_along_stages
 from probes.errors import UserError
 from probes.progress import Tick
 
 # Edges [pos, writer, reader], or None for a method of nodes; nodes [pos, writer], or None for the sum over edges.
 Scored = tuple[Tensor | None, Tensor | None]
 
+
+def mask_edges(problem: Problem, options: Options, tick: Tick) -> Scored:
+    """Probabilities of trained gates; a node's is that of its likeliest edge."""
+    edges = train_gates(problem, options.edges, options.updates, options.seed, tick)
+    return edges, edges.amax(dim=2)
+
+
 SCORERS: dict[str, Callable[[Problem, Options, Tick], Scored]] = {
     "eap": lambda problem, options, tick: (attribute(problem, tick), None),
     "eap-ig": lambda problem, options, tick: (attribute_along_path(problem, options.steps, tick), None),
+    "eap-ig-activations": lambda problem, options, tick: (attribute_along_stages(problem, options.steps, tick), None),
     "atp": lambda problem, options, tick: (None, attribute_nodes(problem, tick)),
+    "relp": lambda problem, options, tick: (attribute_relevance(problem, "frozen", tick), None),
+    "attnlrp": lambda problem, options, tick: (attribute_relevance(problem, "half", tick), None),
+    "acdc": lambda problem, options, tick: (prune_edges(problem, options.threshold, tick), None),
+    "edge-masks": mask_edges,
     "exact": lambda problem, options, tick: patch_everything(problem, tick),
     "exact-nodes": lambda problem, options, tick: (None, measure_total_effects(problem, tick)),
     "direct": lambda problem, options, tick: (None, measure_direct_effects(problem, tick)),
@@ -32,11 +49,13 @@ SCORERS: dict[str, Callable[[Problem, Options, Tick], Scored]] = {
 def score(problem: Problem, method: str, options: Options, tick: Tick) -> EdgeScores:
     """Scores of every edge and node by a method of the table.
 
-    Raises UserError for a metric on which the method says nothing, and for scores that are not finite.
+    Raises UserError for a metric on which the method says nothing, for scores that are not finite, and when memory
+    runs out.
     """
     if METHODS[method].at_clean:
         refuse_flat(problem)
-    edges, nodes = SCORERS[method](problem, options, tick)
+    with explain_memory(f"scoring by {METHODS[method].label}"):
+        edges, nodes = SCORERS[method](problem, options, tick)
     return collect_scores(problem, edges, nodes, method)
 
 
@@ -59,5 +78,5 @@ def collect_scores(problem: Problem, edges: Tensor | None, nodes: Tensor | None,
         method=method,
         ablation=problem.ablation,
         metric=problem.metric_name,
-        unit=UNITS[problem.metric_name],
+        unit=METHODS[method].unit or UNITS[problem.metric_name],
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from circuits.circuit import Node
+from circuits.circuit import UNITS, Node
 from circuits.graph import Kind
 from pages.graph import mount_tokens
 from pages.progress import watch
@@ -46,6 +46,8 @@ def explain_score(node: Node, run: Run) -> str:
     """What the score of a node says."""
     if node.component.kind is Kind.KEY_VALUE:
         return "Sum over the edges that enter its key and value; positive helps the answer."
+    if run.circuit.unit != UNITS.get(run.circuit.metric, run.circuit.unit):
+        return f"Largest {run.circuit.unit} of its outgoing edges to be kept ({run.circuit.method})."
     return f"Drop of the metric when its output is ablated at this position ({run.circuit.method}); positive helps."
 
 
@@ -86,9 +88,12 @@ def offer_check(run: Run, name: str, node: Node) -> None:
 def show_check(check: Any) -> None:
     """Estimate beside exact patching."""
     left, right = st.columns(2)
-    left.metric("Estimate", format_score(check.estimate), help=f"By {check.method}, in {check.unit}.")
+    left.metric(
+        "Estimate", format_score(check.estimate), help=f"By {check.method}, in {check.estimate_unit or check.unit}."
+    )
     right.metric("Exact", format_score(check.exact), help=f"Measured with the node ablated, in {check.unit}.")
-    st.caption(f"Drop of the metric in {plain(check.unit)}; difference {format_score(check.estimate - check.exact)}.")
+    difference = "" if check.estimate_unit else f"; difference {format_score(check.estimate - check.exact)}"
+    st.caption(f"Drop of the metric in {plain(check.unit)}{difference}.")
 
 
 def show_edges(run: Run, node: Node) -> None:

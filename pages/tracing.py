@@ -78,7 +78,8 @@ def choose_method(asked: Asked, question: Question) -> Settings:
         0.01,
         format="%g",
         key="threshold",
-        help="Smallest absolute score that the selection above a threshold keeps, in the metric's unit.",
+        help="Smallest absolute score that the selection above a threshold keeps, and smallest change for which "
+        "pruning keeps an edge, in the metric's unit.",
     )
     seed = seven.number_input(
         "Seed",

@@ -78,19 +78,21 @@ def pose(
 
     `summed` as in `pose_problem`: by default positions are summed when there are several cases.
     """
+    from circuits.limits import explain_memory
     from circuits.problem import pose_problem
 
-    return pose_problem(
-        engine.model,
-        build_inputs(engine, cases, settings.metric),
-        settings.ablation,
-        settings.metric,
-        list_references(engine, settings) if settings.ablation == "mean" else (),
-        summed=summed,
-        tick=tick,
-        differentiable=METHODS[settings.method].at_clean,
-        attention=True,
-    )
+    with explain_memory("running the prompts"):
+        return pose_problem(
+            engine.model,
+            build_inputs(engine, cases, settings.metric),
+            settings.ablation,
+            settings.metric,
+            list_references(engine, settings) if settings.ablation == "mean" else (),
+            summed=summed,
+            tick=tick,
+            differentiable=METHODS[settings.method].reuses_run,
+            attention=True,
+        )
 
 
 def list_references(engine: Engine, settings: Settings) -> list[Tensor]:
@@ -201,7 +203,10 @@ def evaluate(problem: Problem, circuit: Circuit, settings: Settings, tick: Tick)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Estimate of one node beside exact patching: drops of the metric in `unit`, both clean minus ablated."""
+    """Estimate of one node beside exact patching, a drop of the metric in `unit`, clean minus ablated.
+
+    The estimate is one too, unless its method scores in a unit of its own (`estimate_unit`, else empty).
+    """
 
     node: str
     estimate: float
@@ -209,11 +214,13 @@ class Check:
     unit: str
     method: str
     ablation: str
+    estimate_unit: str = ""
 
 
 def check_node(engine: Engine, run: Run, node: str, tick: Tick = quiet) -> Check:
     """Patch one node of a saved run exactly. Raises UserError when the node or the run's facts are not there."""
     from circuits.assembly import score_node
+    from circuits.circuit import UNITS
     from circuits.graph import Kind, parse_component, split_node
     from circuits.patching import patch_node, patch_reader
 
@@ -231,7 +238,9 @@ def check_node(engine: Engine, run: Run, node: str, tick: Tick = quiet) -> Check
     else:
         exact = patch_node(problem, wiring.find_writer(name), position, tick)
     estimate = score_node(run.scores, component, position)
-    return Check(node, estimate, exact, run.scores.unit, run.scores.method, run.scores.ablation)
+    unit = UNITS[run.scores.metric]
+    own = run.scores.unit if run.scores.unit != unit else ""
+    return Check(node, estimate, exact, unit, run.scores.method, run.scores.ablation, own)
 
 
 def restore_problem(engine: Engine, run: Run, tick: Tick = quiet) -> Problem:

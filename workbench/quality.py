@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from circuits.circuit import UNITS
 from probes.errors import UserError
 from probes.progress import Tick, quiet
 from workbench.engine import Engine
@@ -57,7 +58,8 @@ def measure_run(engine: Engine, run: Run, effort: Effort, tick: Tick = quiet) ->
     effort.check()
     if not run.circuit.edges:
         raise UserError("the circuit has no edges, so there is nothing to measure: trace again with more --edges")
-    found: dict[str, Any] = {"format": FORMAT, "version": VERSION, "effort": asdict(effort), "unit": run.circuit.unit}
+    found: dict[str, Any] = {"format": FORMAT, "version": VERSION, "effort": asdict(effort)}
+    found["unit"] = UNITS[run.circuit.metric]
     problem = restore_problem(engine, run, tick)
     for part in PARTS:
         if part in effort.parts:

@@ -18,12 +18,16 @@ from probes.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One row of a table of choices: the name used in commands and files, its label, one sentence of explanation."""
+    """One row of a table of choices: the name used in commands and files, its label, one sentence of explanation.
+
+    An ablation of `memories_only` asks another question than the others: what the memories add to the same prompt.
+    """
 
     name: str
     label: str
     explanation: str
     unit: str = ""
+    memories_only: bool = False
 
 
 ABLATIONS: dict[str, Choice] = {
@@ -38,6 +42,20 @@ ABLATIONS: dict[str, Choice] = {
         "A component is replaced by its mean over the reference prompts and their positions (the first one left out).",
     ),
     "zero": Choice("zero", "Zero", "A component's output is set to zero."),
+    "memory-contribution": Choice(
+        "memory-contribution",
+        "Without memories (contribution only)",
+        "A component is replaced by its value on the same prompt when memories add nothing: explicit memories keep "
+        "their share of the attention but are read as zero, bank blocks write nothing.",
+        memories_only=True,
+    ),
+    "memory-renormalised": Choice(
+        "memory-renormalised",
+        "Without memories (renormalised)",
+        "A component is replaced by its value on the same prompt without memories: explicit memories are taken out of "
+        "the softmax, so the context takes their share of the attention, and bank blocks write nothing.",
+        memories_only=True,
+    ),
 }
 
 METRICS: dict[str, Choice] = {
@@ -67,7 +85,8 @@ class Settings:
     `model` is `shipped`, a folder or a hub name; `bank`, `memory` and `text` are `auto` (what the fact comes with),
     `none`, or a path. `memory` may also be `own`: the fact's explicit memory even if the fact was trained. `edges` is
     the number asked for, `threshold` the smallest absolute score (in the metric's unit) that the selection `threshold`
-    keeps, `solver_seconds` the time that `optimal` may take, `steps` the points of the path of an integrated gradient.
+    keeps and the smallest change for which pruning (`acdc`) keeps an edge, `solver_seconds` the time that `optimal` may
+    take, `steps` the points of the path of an integrated gradient, `updates` the length of `edge-masks`' training.
     `device_map` spreads a large model over devices (then `device` is not used).
     """
 
@@ -84,6 +103,7 @@ class Settings:
     solver_seconds: float = 60.0
     seed: int = 0
     steps: int = 5
+    updates: int = 200
     dtype: str = "float32"
     device: str = "auto"
     device_map: str | None = None
@@ -99,7 +119,12 @@ class Settings:
         ):
             if getattr(self, name) not in table:
                 raise UserError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(table)}")
-        for name, low, high in (("edges", 1, 1_000_000), ("steps", 1, 1000), ("seed", 0, 2**31 - 1)):
+        for name, low, high in (
+            ("edges", 1, 1_000_000),
+            ("steps", 1, 1000),
+            ("updates", 1, 100_000),
+            ("seed", 0, 2**31 - 1),
+        ):
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"{name} is {getattr(self, name)}: choose a whole number from {low} to {high}")
         for name in ("threshold", "solver_seconds"):
@@ -108,7 +133,7 @@ class Settings:
 
     def choose_options(self) -> Options:
         """What the methods take from the settings."""
-        return Options(steps=self.steps)
+        return Options(self.steps, self.threshold, self.edges, self.updates, self.seed)
 
     def to_json(self) -> dict[str, object]:
         """As a JSON object, one key a setting."""

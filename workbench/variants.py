@@ -46,9 +46,9 @@ def list_variants(
     if (question.fact and not question.counterfactual) or question.facts:
         for seed in range(settings.seed + 1, settings.seed + 1 + MOST_VARIANTS):
             yield "seed", f"seed {seed}", question, replace(settings, seed=seed)
-    for ablation in ABLATIONS:
-        if ablation != settings.ablation:
-            yield "ablation", ABLATIONS[ablation].label, question, replace(settings, ablation=ablation)
+    for ablation, choice in ABLATIONS.items():
+        if ablation != settings.ablation and not choice.memories_only:
+            yield "ablation", choice.label, question, replace(settings, ablation=ablation)
     if question.fact and not question.counterfactual:
         fact = find_fact(engine.facts, question.fact)
         for text, other in islice(pair_paraphrases(engine, fact, settings.seed), MOST_VARIANTS):

@@ -92,13 +92,16 @@ def test_text_in_the_prompt_is_a_span_and_its_answer_is_swapped(engine: Engine) 
 
 @pytest.mark.parametrize(
     ("method", "ablation"),
-    [(method, "counterfactual") for method in METHODS] + [("eap-ig", "mean"), ("eap", "zero"), ("exact-nodes", "mean")],
+    [(method, "counterfactual") for method in METHODS]
+    + [("eap-ig", "mean"), ("eap", "zero"), ("eap", "memory-contribution"), ("atp", "memory-renormalised")],
 )
 def test_every_method_and_ablation_runs(engine: Engine, method: str, ablation: str) -> None:
     """Each names itself in the circuit, and the command that is recorded says the same."""
-    settings = replace(SETTINGS, method=method, ablation=ablation, edges=30, bank="none", memory="none")
-    run = trace(engine, SEEN, settings)
-    assert (run.circuit.method, run.circuit.ablation, run.circuit.unit) == (method, ablation, "logits")
+    bank = "auto" if ablation.startswith("memory") else "none"
+    few = replace(SETTINGS, edges=30, updates=4, threshold=0.5, steps=2, bank=bank, memory="none")
+    run = trace(engine, SEEN, replace(few, method=method, ablation=ablation))
+    unit = METHODS[method].unit or "logits"
+    assert (run.circuit.method, run.circuit.ablation, run.circuit.unit) == (method, ablation, unit)
     assert np.isfinite(run.scores.edges).all()
     assert "--edges 30" in run.about["command"]
 

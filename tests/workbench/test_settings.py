@@ -37,7 +37,7 @@ def test_an_unknown_name_lists_the_choices(name: str, table: dict[str, object]) 
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("edges", 0), ("edges", 10**7), ("steps", 0), ("seed", -1), ("seed", 2**31)]
+    ("name", "value"), [("edges", 0), ("edges", 10**7), ("steps", 0), ("updates", 0), ("seed", -1), ("seed", 2**31)]
 )
 def test_a_number_out_of_range_names_the_range(name: str, value: int) -> None:
     with pytest.raises(UserError, match=f"{name} is {value}: choose a whole number from"):

@@ -103,8 +103,8 @@ def declare_method(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         type=float,
         default=DEFAULTS.threshold,
-        help="smallest absolute score that the selection `threshold` keeps, in the metric's unit "
-        "(default: %(default)s)",
+        help="smallest absolute score that the selection `threshold` keeps, and smallest change for which the method "
+        "acdc keeps an edge, in the metric's unit (default: %(default)s)",
     )
     group.add_argument(
         "--solver-seconds",
@@ -126,6 +126,13 @@ def declare_method(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=DEFAULTS.steps,
         help="points of the path of an integrated gradient (default: %(default)s)",
+    )
+    group.add_argument(
+        "--updates",
+        metavar="N",
+        type=int,
+        default=DEFAULTS.updates,
+        help="length of the training of edge-masks (default: %(default)s)",
     )
     group.add_argument(
         "--seed", metavar="N", type=int, default=DEFAULTS.seed, help="seed of everything random (default: %(default)s)"

@@ -56,15 +56,14 @@ def check_node(options: argparse.Namespace) -> Answer:
     with show_progress() as tick:
         found = pipeline.check_node(pipeline.open_engine(settings, tick), run, options.node, tick)
     method = METHODS[found.method].label if found.method in METHODS else found.method
-    text = format_pairs(
-        [
-            ("node", found.node),
-            (f"{method} (recorded)", f"{found.estimate:.6g} {found.unit}"),
-            ("exact patching", f"{found.exact:.6g} {found.unit}"),
-            ("estimate minus exact", f"{found.estimate - found.exact:.6g} {found.unit}"),
-        ]
-    )
-    return Answer({"run": str(folder), **asdict(found)}, text)
+    pairs = [
+        ("node", found.node),
+        (f"{method} (recorded)", f"{found.estimate:.6g} {found.estimate_unit or found.unit}"),
+        ("exact patching", f"{found.exact:.6g} {found.unit}"),
+    ]
+    if not found.estimate_unit:
+        pairs.append(("estimate minus exact", f"{found.estimate - found.exact:.6g} {found.unit}"))
+    return Answer({"run": str(folder), **asdict(found)}, format_pairs(pairs))
 
 
 REPLAY = Command(

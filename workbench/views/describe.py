@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from circuits.circuit import Circuit, Edge, Move, Node
+from circuits.circuit import UNITS, Circuit, Edge, Move, Node
 from circuits.graph import Component, Kind
 from workbench.settings import ABLATIONS, METHODS, METRICS
 from workbench.views.text import format_score, format_share, show_token
@@ -59,9 +59,11 @@ def describe_circuit(circuit: Circuit, shown: int) -> str:
     method = METHODS[circuit.method].label if circuit.method in METHODS else circuit.method
     ablation = ABLATIONS[circuit.ablation].label if circuit.ablation in ABLATIONS else circuit.ablation
     metric = METRICS[circuit.metric].label if circuit.metric in METRICS else circuit.metric
+    unit = UNITS.get(circuit.metric, circuit.unit)
+    scored = "" if unit == circuit.unit else f"Scores are each a {circuit.unit} of being kept. "
     return (
         f"{shown:,} strongest of {len(circuit.edges):,} edges of this circuit ({circuit.total:,} in the whole graph). "
-        f"Method {method}, {ablation.lower()} ablation, metric {metric[:1].lower() + metric[1:]} in {circuit.unit}. "
+        f"Method {method}, {ablation.lower()} ablation, metric {metric[:1].lower() + metric[1:]} in {unit}. {scored}"
         "Line width grows with the square root of the score; blue helps the answer, orange-red hurts it; "
         "grey dashes are attention. One of many possible circuits."
     )
