@@ -42,7 +42,7 @@ class RemovingPass(Pass):
 
     def __init__(self, problem: Problem, losses: dict[Place, Tensor], reader: Reader | None) -> None:
         super().__init__(problem.model, problem.inputs.attachment, ends=problem.inputs.readout.positions)
-        self.losses = losses
+        self.losses = {place: loss.to(self.model.final_norm.weight.dtype) for place, loss in losses.items()}
         self.reader = reader
 
     def list_hooks(self) -> list[Hook]:
@@ -115,7 +115,7 @@ class RemovingPass(Pass):
 
     @staticmethod
     def _subtract(write: Tensor, hook: Any, loss: Tensor) -> Tensor:
-        return write - loss.to(write.dtype)
+        return write - loss
 
 
 def direct(norm: Norm | None, vector: Float[Tensor, "*any d_model"]) -> Float[Tensor, "*any d_model"]:

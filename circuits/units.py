@@ -187,7 +187,8 @@ def keep_gradients(stages: Iterator[Tensor], kept: dict[int, Tensor]) -> Iterato
     for stage in stages:
         for reader in kept:
             if first <= reader < first + stage.shape[0]:
-                kept[reader] = stage[reader - first].clone()
+                # Pulled back in float32; parts are multiplied in the model's own dtype.
+                kept[reader] = stage[reader - first].to(kept[reader].dtype, copy=True)
         yield stage
         first += stage.shape[0]
 
@@ -210,7 +211,7 @@ def attribute_parts(
     One backward pass at the clean run. The problem must have been posed with `parts`. Raises UserError for a reader
     that the model does not have, and for a metric that is flat there (KL).
     """
-    kept = {problem.wiring.find_reader(name): problem.difference.new_empty(0) for name in readers}
+    kept = {problem.wiring.find_reader(name): problem.model.final_norm.weight.new_empty(0) for name in readers}
     refuse_flat(problem)
     tick("backward pass", 0, 1)
     traced = trace_parts(problem)

@@ -20,9 +20,9 @@ from circuits.units import attribute_parts
 from probes.attachments import Attachment, stack_attachments
 from probes.errors import UserError
 from probes.forward import Pass
-from probes.models import Hook
+from probes.models import Hook, load_model
 from probes.progress import quiet
-from tests.checkpoints import SHAPES, load_shape, make_bank, make_explicit
+from tests.checkpoints import SHAPES, load_shape, make_bank, make_explicit, write_checkpoint
 
 CLEAN = torch.tensor([[0, 20, 31, 44, 52]])
 OTHER = torch.tensor([[0, 20, 33, 41, 52]])
@@ -161,6 +161,23 @@ def test_positions_and_pairs_are_summed() -> None:
     step = 1e-2
     high, low = (float(remove_parts(pairs, [(part.component, 0)], quiet, strength=s)) for s in (step, -step))
     assert (high - low) / (2 * step) == pytest.approx(part.score, rel=0.02, abs=2e-3)
+
+
+@pytest.mark.parametrize("shape", ["llama", "gemma2"])
+def test_half_precision_adds_up_too(shape: str) -> None:
+    """In bfloat16 parts still add up to their writers, to that dtype's rounding, and are removed exactly."""
+    model = load_model(str(write_checkpoint(shape)), dtype="bfloat16", device="cpu")
+    readout = build_readout([CLEAN.shape[1]], [[5]], [[9]])
+    inputs = Inputs(CLEAN, OTHER, Attachment(), Attachment(), readout)
+    problem = pose_problem(model, inputs, differentiable=True, parts=True)
+    edges, table = attribute_parts(problem, quiet, ("logits", "a2.h1.q"))
+    for reader in ("", "logits", "a2.h1.q"):
+        into = edges[:, problem.wiring.find_writer("m1")].float()
+        whole = into[:, problem.wiring.find_reader(reader)] if reader else into.sum(dim=1)
+        total = table.find("m1", reader).values.sum(axis=1)
+        assert np.abs(total - whole.numpy()).max() <= 0.05 * float(edges.abs().max())
+        part = table.rank(1, reader)[0]
+        assert torch.isfinite(remove_parts(problem, [(part.component, part.position)], quiet, reader)).all()
 
 
 def test_parts_are_ranked_and_named() -> None:
