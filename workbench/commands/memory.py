@@ -167,6 +167,7 @@ def declare_search(parser: argparse.ArgumentParser) -> None:
 
 def search_bank(options: argparse.Namespace) -> Answer:
     """The memories nearest to a text by the cosine of sentence vectors."""
+    from probes.models import quieten_libraries
     from workbench.memory import search
     from workbench.memory.inspection import open_for_inspection, read_entry
     from workbench.memory.overlap import measure_overlap
@@ -175,6 +176,7 @@ def search_bank(options: argparse.Namespace) -> Answer:
         raise UserError("give a query, and a count of 1 or more")
     bank = open_for_inspection(options.bank)
     words = options.query.split()
+    quieten_libraries()
     with show_progress() as tick:
         searcher = search.open_searcher(bank, search.DEFAULT_ENCODER, tick)
         # Some will be left out for their overlap; as many more again are looked at.

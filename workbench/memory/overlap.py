@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-# Share above which a reference is kept from a question that it would answer word for word.
-LARGEST_OVERLAP = 2 / 3
-
 
 def measure_overlap(text: Sequence[Hashable], reference: Sequence[Hashable]) -> float:
     """Length of the longest common subsequence whose items lie at most `2 |reference|` apart in the text, over
