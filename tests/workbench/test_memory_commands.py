@@ -80,6 +80,11 @@ def test_chunks_are_the_document(blocks: list[str]) -> None:
     assert all(chunk.text.endswith(".") for chunk in chunks) or "." not in whole
 
 
+def test_a_character_that_does_not_fit_is_no_endless_search() -> None:
+    with pytest.raises(UserError, match="no room for one character"):
+        list(cut_chunks(iter(["🙂🙂"]), load_shape("llama").tokenizer, 2))
+
+
 def test_a_bank_reads_as_what_was_written(bank: Path) -> None:
     """Logits with a memory from the bank are those with the same memory never stored."""
     model = load_shape("llama")
@@ -201,6 +206,7 @@ def test_damage_is_found(
         ("picture.png", b"x", "is none of .txt"),
         ("rows.jsonl", b'{"body": "x"}', "has no `text`"),
         ("rows.jsonl", b"{", "line 1 is not JSON"),
+        ("rows.jsonl", b'{"text": "half \\ud800"}', "is empty or not text"),
         ("rows.csv", b"a,b\n1,2\n", "has no `text`"),
         ("rows.parquet", b"PAR1", "is not a whole Parquet file"),
         ("long.jsonl", b'{"text": "' + b"x" * 200 + b'"}', "is longer than"),

@@ -51,7 +51,10 @@ def cut_chunk(tokenizer: Any, window: str, budget: int, last: bool) -> tuple[str
             return text.rstrip(), ids, spans
         limit = max(1, spans[budget][0]) if len(ids) > budget else len(text)
         # A text cut at a border may have more tokens than it had inside the window, rarely: then it is cut again.
-        text, whole = text[: find_border(text, limit if limit < len(text) or not whole else len(text) - 1)], True
+        border = find_border(text, limit if limit < len(text) or not whole else len(text) - 1)
+        if not border:
+            raise UserError(f"a reference of {budget} tokens has no room for one character: choose a larger --offset")
+        text, whole = text[:border], True
 
 
 def cut_chunks(blocks: Iterator[str], tokenizer: Any, budget: int) -> Iterator[Chunk]:

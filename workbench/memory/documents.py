@@ -112,10 +112,15 @@ def build_document(path: Path, name: str, number: int, row: dict[str, object]) -
     if "text" not in row:
         raise UserError(f"{path}, row {number} has no `text`: name the column or key that holds the text so")
     text = row["text"]
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
+    given = "" if row.get("id") is None else str(row["id"])
+    if not isinstance(text, str) or not text.strip() or "\0" in text or not is_unicode(text + given):
         raise UserError(f"{path}, row {number}: `text` is empty or not text")
-    given = row.get("id")
-    return Document(f"{name}:{number}", iter([text]), "" if given is None else str(given))
+    return Document(f"{name}:{number}", iter([text]), given)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: JSON may hold half of a surrogate pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 READERS: dict[str, Callable[[Path, str], Iterator[Document]]] = {
