@@ -10,8 +10,9 @@ from jaxtyping import Float
 
 from circuits.circuit import EdgeScores
 from circuits.connectivity import Mask
-from circuits.patching import Patch, measure_patches
+from circuits.patching import measure_patches
 from circuits.problem import Problem
+from circuits.restarts import Patch
 from circuits.selection import rank_edges
 from probes.progress import Tick
 

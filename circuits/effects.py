@@ -17,8 +17,9 @@ from torch import Tensor
 
 from circuits.connectivity import crosses, feed
 from circuits.graph import Kind, Wiring
-from circuits.patching import Patch, measure_patches
+from circuits.patching import measure_patches
 from circuits.problem import Problem, record_run
+from circuits.restarts import Patch
 from probes.attachments import Attachment, remove_memories
 from probes.progress import Tick
 

@@ -235,14 +235,15 @@ def list_readers(plan: Plan) -> tuple[Reader, ...]:
     return tuple(readers)
 
 
-_ATTENTION = (Kind.HEAD, Kind.KEY_VALUE, Kind.EXPLICIT)
+# Kinds that read, and (but key-value heads) write, with a layer's attention.
+ATTENTION = (Kind.HEAD, Kind.KEY_VALUE, Kind.EXPLICIT)
 
 
 def can_see(writer: Component, reader: Component, parallel: bool) -> bool:
     """Whether `reader` takes in a stream to which `writer` has already added."""
     if writer.layer != reader.layer:
         return writer.layer < reader.layer
-    writes_before = writer.kind in _ATTENTION and reader.kind not in _ATTENTION
+    writes_before = writer.kind in ATTENTION and reader.kind not in ATTENTION
     return writes_before and not parallel
 
 

@@ -211,7 +211,7 @@ _RECORDS = (
         source="Wang et al. 2023, path patching; Conmy et al. 2023",
         level="edges",
         exact=True,
-        cost="edges + nodes forward, edges masked",
+        cost="edges + nodes forward, each from the layer where it acts on",
         count=lambda size, options: Passes(size.edges + size.nodes, 0),
     ),
     Method(
@@ -222,7 +222,7 @@ _RECORDS = (
         source="Vig et al. 2020; Meng et al. 2022",
         level="nodes",
         exact=True,
-        cost="nodes forward, edges masked",
+        cost="nodes forward, each from the layer where it acts on",
         count=lambda size, options: Passes(size.nodes, 0),
     ),
     Method(
@@ -233,7 +233,7 @@ _RECORDS = (
         source="McGrath et al. 2023; Wang et al. 2023",
         level="nodes",
         exact=True,
-        cost="writers x positions at which the logits are read forward, edges masked",
+        cost="writers x positions at which the logits are read, unembedded alone",
         count=lambda size, options: Passes(size.writers * size.ends, 0),
     ),
 )

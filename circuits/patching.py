@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,12 +10,15 @@ from torch import Tensor
 
 from circuits.masking import run_masked
 from circuits.problem import Problem
+from circuits.restarts import Patch, find_start, measure_restarted
 from probes.progress import Tick
+from probes.restarts import Start
+
+# Tokens (rows times positions) of one batch of patches: enough to use the machine, few enough to fit into it.
+LARGEST_BATCH = 1 << 11
 
 # Numbers in the masks of one batch of patches (256 MB of float32).
 LARGEST_MASK = 1 << 26
-
-Patch = tuple[int | slice, int | slice, int | slice]
 
 
 def measure_masks(problem: Problem, masks: Float[Tensor, "mask pos reader writer"]) -> Float[Tensor, " mask"]:
@@ -36,27 +39,37 @@ def measure_masks(problem: Problem, masks: Float[Tensor, "mask pos reader writer
 
 
 def count_rows(problem: Problem) -> int:
-    """Patches that run together, so that their masks stay within memory."""
+    """Masks of one pair that run together, so that they stay within memory."""
     size = problem.positions * len(problem.wiring.readers) * len(problem.wiring.writers)
     return max(1, min(64, LARGEST_MASK // size))
 
 
-def measure_patches(problem: Problem, patches: list[Patch], tick: Tick, label: str) -> Float[Tensor, " patch"]:
-    """Drop of the metric, clean minus patched, when the edges of one patch alone are ablated.
+def count_patches(problem: Problem) -> int:
+    """Patches that run together, so that their activations stay within memory."""
+    return max(1, LARGEST_BATCH // problem.inputs.clean.numel())
 
-    A patch is an index (pos, reader, writer) into the graph; slices ablate several edges at once.
-    """
-    wiring, rows = problem.wiring, count_rows(problem)
-    drops = []
-    for start in range(0, len(patches), rows):
-        tick(label, start, len(patches))
-        chunk = patches[start : start + rows]
-        shape = (len(chunk), problem.positions, len(wiring.readers), len(wiring.writers))
-        masks = torch.ones(shape, device=problem.model.device)
-        for row, patch in enumerate(chunk):
-            masks[(row, *patch)] = 0.0
-        drops.append(problem.metric_clean - measure_masks(problem, masks))
-    return torch.cat(drops) if drops else torch.zeros(0)
+
+def group_patches(problem: Problem, patches: Sequence[Patch], rows: int) -> list[tuple[Start, list[int]]]:
+    """Indices of patches that run together, at most `rows` of them, all on nodes or all on edges, by where they act."""
+    groups: dict[tuple[Start, bool], list[int]] = {}
+    for index, patch in enumerate(patches):
+        groups.setdefault((find_start(problem, patch), isinstance(patch[1], slice)), []).append(index)
+    return [
+        (start, indices[first : first + rows])
+        for (start, _), indices in sorted(groups.items())
+        for first in range(0, len(indices), rows)
+    ]
+
+
+def measure_patches(problem: Problem, patches: Sequence[Patch], tick: Tick, label: str) -> Float[Tensor, " patch"]:
+    """Drop of the metric, clean minus patched, when the edges of one patch alone are ablated."""
+    drops, done = torch.zeros(len(patches), device=problem.model.device), 0
+    with torch.no_grad():
+        for start, indices in group_patches(problem, patches, count_patches(problem)):
+            tick(label, done, len(patches))
+            drops[indices] = measure_restarted(problem, start, [patches[index] for index in indices])
+            done += len(indices)
+    return drops
 
 
 def list_edge_patches(visible: Bool[Tensor, "writer reader"], positions: int) -> Iterator[tuple[int, int, int]]:

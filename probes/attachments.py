@@ -121,6 +121,23 @@ def remove_memories(
     return Attachment(explicit, bank)
 
 
+def repeat_rows(attachment: Attachment, times: int) -> Attachment:
+    """The attachment of a batch of prompts for the same batch `times` over; a row that stands for all stays alone."""
+
+    def repeat(tensor: Tensor) -> Tensor:
+        return tensor if tensor.shape[0] == 1 else tensor.repeat(times, *[1] * (tensor.dim() - 1))
+
+    explicit, bank = attachment.explicit, attachment.bank
+    if explicit is not None:
+        parts = (explicit.keys, explicit.values, explicit.absent)
+        keys, values, absent = map(repeat, parts)
+        explicit = replace(explicit, keys=keys, values=values, absent=absent)
+    if bank is not None:
+        gate, up, down = (tuple(map(repeat, part)) for part in (bank.gate, bank.up, bank.down))
+        bank = replace(bank, gate=gate, up=up, down=down)
+    return Attachment(explicit, bank)
+
+
 def require_same_shape(first: Attachment, second: Attachment) -> None:
     """Raise UserError unless both attach the same kinds of memory with the same layers, blocks and levels."""
 

@@ -142,28 +142,42 @@ class Pass:
         """Every hook of the pass, in the order of the layers."""
         hooks: list[Hook] = [(name_hook(0, "hook_in"), self._embed)]
         for layer in range(self.model.layers):
-            points = {
-                "ln1.hook_in": self._attention_stream,
-                "attn.hook_q": self._query,
-                "attn.hook_k": self._key,
-                "attn.hook_v": self._value,
-                "attn.hook_z": self._z,
-                "ln2.hook_in": self._mlp_stream,
-                "mlp.hook_in": self._mlp_input,
-                "mlp.gate.hook_expert_weights": self._route,
-                "mlp.hook_out": self._mlp_output,
-            }
-            if self.model.weights[layer].experts is None:
-                del points["mlp.gate.hook_expert_weights"]
-            if self.model.weights[layer].mlp_norm is self.model.weights[layer].attention_norm:
-                del points["ln2.hook_in"]
-            if self._memory_layer(layer) is not None:
-                points |= {"attn.hook_cos": self._cos, "attn.hook_sin": self._sin}
-                points["attn.hook_attn_scores"] = self._scores
-            if self.attention:
-                points["attn.hook_pattern"] = self._pattern
-            hooks += [(name_hook(layer, point), partial(function, layer=layer)) for point, function in points.items()]
-        hooks.append(("ln_final.hook_in", self._final))
+            hooks += [*self.list_attention_hooks(layer), *self.list_mlp_hooks(layer)]
+        return [*hooks, *self.list_end_hooks()]
+
+    def list_attention_hooks(self, layer: int) -> list[Hook]:
+        """Hooks of a layer's attention and its memory reads."""
+        points = {
+            "ln1.hook_in": self._attention_stream,
+            "attn.hook_q": self._query,
+            "attn.hook_k": self._key,
+            "attn.hook_v": self._value,
+            "attn.hook_z": self._z,
+        }
+        if self._memory_layer(layer) is not None:
+            points |= {"attn.hook_cos": self._cos, "attn.hook_sin": self._sin}
+            points["attn.hook_attn_scores"] = self._scores
+        if self.attention:
+            points["attn.hook_pattern"] = self._pattern
+        return [(name_hook(layer, point), partial(function, layer=layer)) for point, function in points.items()]
+
+    def list_mlp_hooks(self, layer: int) -> list[Hook]:
+        """Hooks of a layer's MLP and its bank blocks."""
+        points = {
+            "ln2.hook_in": self._mlp_stream,
+            "mlp.hook_in": self._mlp_input,
+            "mlp.gate.hook_expert_weights": self._route,
+            "mlp.hook_out": self._mlp_output,
+        }
+        if self.model.weights[layer].experts is None:
+            del points["mlp.gate.hook_expert_weights"]
+        if self.model.weights[layer].mlp_norm is self.model.weights[layer].attention_norm:
+            del points["ln2.hook_in"]
+        return [(name_hook(layer, point), partial(function, layer=layer)) for point, function in points.items()]
+
+    def list_end_hooks(self) -> list[Hook]:
+        """Hooks after the last layer."""
+        hooks: list[Hook] = [("ln_final.hook_in", self._final)]
         return hooks if self.ends is None else [*hooks, ("unembed.hook_in", self._keep_ends)]
 
     def read_queries(

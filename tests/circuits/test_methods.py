@@ -101,13 +101,16 @@ class Count:
 
 @contextmanager
 def count_passes(problem: Problem) -> Iterator[Count]:
-    """Count forward passes (a batch of many masks of one pair as many) and backward passes of the model."""
+    """Count forward passes (a batch of many masks or patches as many) and backward passes of the model."""
     count, patch = Count(), pytest.MonkeyPatch()
     forward, backward = Model.run, torch.autograd.grad
 
     def run_forward(self: Model, tokens: torch.Tensor, *rest: object) -> torch.Tensor:
-        count.forward += tokens.shape[0] / problem.inputs.clean.shape[0]
-        return forward(self, tokens, *rest)  # type: ignore[arg-type]
+        logits = forward(self, tokens, *rest)  # type: ignore[arg-type]
+        rows, pairs = logits.shape[0], problem.inputs.clean.shape[0]
+        # A run taken up in the middle is given one row of tokens, and compares its rows with one that is not patched.
+        count.forward += (rows if rows == tokens.shape[0] else rows - pairs) / pairs
+        return logits
 
     def run_backward(*arguments: object, **named: object) -> object:
         count.backward += 1
