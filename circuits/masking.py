@@ -43,58 +43,74 @@ class MaskedPass(Pass):
         self.constants = list_constants(model)
         self._next_reader = 0
         self._written = 0
-        self._difference: list[Tensor] = []
-        self._base: Tensor | float = 0.0
+        self._differences: list[Tensor] = []
+        self._stacked: Tensor | None = None
+        self._base = torch.zeros((), device=ablated.device)
+        self._normed: Tensor | None = None
 
     def add_writes(self, current: Float[Tensor, "writer batch pos d_model"]) -> None:
-        """Take note of what the next writers in order wrote in this run."""
-        ablated = self.ablated[self._written : self._written + current.shape[0]].to(current.dtype)
-        self._difference.append(current - ablated)
+        """Take note of what the next writers in order wrote in this run, less what they count as when ablated."""
+        start, stop = self._written, self._written + current.shape[0]
+        ablated = self.ablated[start:stop].float()
         self._base = self._base + ablated.sum(dim=0)
-        self._written += current.shape[0]
+        self._written = stop
+        if self.differentiable:
+            self._differences.append(current.float() - ablated)
+            return
+        if self._stacked is None:
+            self._stacked = torch.empty(self.ablated.shape[0], *current.shape[1:], device=current.device)
+        torch.sub(current.float(), ablated, out=self._stacked[start:stop])
 
-    def mix_streams(self, readers: int, layer: int, ahead: int = 0) -> Float[Tensor, "reader batch pos d_model"]:
-        """Streams of the next `readers` readers in order, at layer `layer` (biases counted up to there).
+    def mix_streams(self, readers: int, layer: int) -> Float[Tensor, "reader batch pos d_model"]:
+        """Streams of the next `readers` readers in order, at layer `layer` (biases counted up to there), in float32.
 
-        `ahead` skips readers without taking them: keys and values are asked for before the order's turn.
+        One matrix product: of all rows and positions where the mask has one entry for all, else a batched one.
         """
-        start = self._next_reader + ahead
-        mask = self.mask[:, :, start : start + readers, : self._written]
-        difference = torch.cat(self._difference)
-        mixed = torch.einsum("bprw,wbpm->rbpm", mask.to(difference.dtype).expand(*self._shape(mask)), difference)
-        return mixed + self._base + self.constants[layer]
-
-    def _shape(self, mask: Tensor) -> tuple[int, ...]:
-        batch, pos = self._difference[0].shape[1:3]
-        return (batch, pos, *mask.shape[2:])
+        difference = torch.cat(self._differences) if self._stacked is None else self._stacked[: self._written]
+        _, batch, pos, width = difference.shape
+        mask = self.mask[:, :, self._next_reader : self._next_reader + readers, : self._written].float()
+        fixed = (self._base + self.constants[layer]).expand(batch, pos, width)
+        if mask.shape[:2] == (1, 1):
+            mixed = torch.addmm(fixed.reshape(1, -1), mask[0, 0], difference.flatten(1))
+            return mixed.view(readers, batch, pos, width)
+        if mask.shape[1] == 1:
+            rows = difference.flatten(2).transpose(0, 1)
+            mixed = torch.baddbmm(fixed.reshape(batch, 1, -1), mask[:, 0].expand(batch, -1, -1), rows)
+            return mixed.view(batch, readers, pos, width).transpose(0, 1)
+        places = mask.expand(batch, pos, -1, -1).flatten(0, 1)
+        mixed = torch.baddbmm(fixed.reshape(batch * pos, 1, width), places, difference.flatten(1, 2).transpose(0, 1))
+        return mixed.view(batch, pos, readers, width).permute(2, 0, 1, 3)
 
     def read_queries(self, layer: int, query: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Queries computed from each head's own stream, and from each memory read's own."""
+        """Queries computed from each head's own stream, and from each memory read's own.
+
+        The streams of the layer's keys and values are mixed along with them.
+        """
         weights, heads, blocks = self.model.weights[layer], self.plan.heads, self._count_blocks(layer)
-        streams = self.mix_streams(heads * (1 + blocks), layer)
-        normed = weights.attention_norm.apply(streams)
-        queries = self._project_own(normed[:heads], weights.query, weights.query_bias)
+        queries = heads * (1 + blocks)
+        normed = weights.attention_norm.apply(self.mix_streams(queries + 2 * self.plan.kv_heads, layer))
+        self._next_reader += normed.shape[0]
+        self._normed = normed[queries:]
         memory = None
         if blocks:
-            own = normed[heads:].reshape(heads, blocks, *normed.shape[1:])
+            own = normed[heads:queries].reshape(heads, blocks, *normed.shape[1:])
             memory = torch.stack(
                 [self._project_own(own[:, block], weights.query, weights.query_bias) for block in range(blocks)], dim=3
             )
-        return queries.to(query.dtype), memory
+        return self._project_own(normed[:heads], weights.query, weights.query_bias), memory
 
     def read_keys(self, layer: int, key: Tensor) -> Tensor:
         """Keys computed from each key-value head's own stream."""
+        assert self._normed is not None
         weights = self.model.weights[layer]
-        ahead = self.plan.heads * (1 + self._count_blocks(layer))
-        normed = weights.attention_norm.apply(self.mix_streams(self.plan.kv_heads, layer, ahead))
-        return self._project_own(normed, weights.key, weights.key_bias).to(key.dtype)
+        return self._project_own(self._normed[: self.plan.kv_heads], weights.key, weights.key_bias)
 
     def read_values(self, layer: int, value: Tensor) -> Tensor:
         """Values computed from each key-value head's own stream."""
-        weights = self.model.weights[layer]
-        ahead = self.plan.heads * (1 + self._count_blocks(layer)) + self.plan.kv_heads
-        normed = weights.attention_norm.apply(self.mix_streams(self.plan.kv_heads, layer, ahead))
-        return self._project_own(normed, weights.value, weights.value_bias).to(value.dtype)
+        assert self._normed is not None
+        weights, normed = self.model.weights[layer], self._normed[self.plan.kv_heads :]
+        self._normed = None
+        return self._project_own(normed, weights.value, weights.value_bias)
 
     def read_mlp(self, layer: int, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Inputs of the MLP and of each bank block, each from its own stream."""
@@ -115,7 +131,6 @@ class MaskedPass(Pass):
 
     def end_attention(self, layer: int) -> None:
         """Note what the heads wrote; in a parallel model only once the MLP has read."""
-        self._next_reader += self.plan.heads * (1 + self._count_blocks(layer)) + 2 * self.plan.kv_heads
         if not self.plan.parallel:
             self.add_writes(list_attention_writes(self.model, self.record, layer))
 

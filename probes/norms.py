@@ -31,6 +31,10 @@ class Norm:
 
     def apply(self, x: Float[Tensor, "*any width"]) -> Float[Tensor, "*any width"]:
         """The norm of x."""
+        if self.centred:
+            bias = None if self.bias is None else self.bias.float()
+            normed = torch.nn.functional.layer_norm(x.float(), x.shape[-1:], self.weight.float(), bias, self.epsilon)
+            return normed.to(x.dtype)
         centred, scale = self.measure(x)
         y = centred / scale * self.weight
         if self.bias is not None:
