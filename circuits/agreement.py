@@ -20,6 +20,9 @@ from probes.progress import Tick
 STRATA = 6
 WORST = 5
 
+# Effects smaller than this share of the largest are float32 noise (it depends on what else runs in a batch), so none.
+NOISE = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class Miss:
@@ -77,6 +80,8 @@ def measure_agreement(problem: Problem, scores: EdgeScores, count: int, seed: in
     patches: list[Patch] = [(position, reader, writer) for position, writer, reader in places]
     exact = measure_patches(problem, patches, tick, "sampled edges patched").cpu().numpy().astype(np.float64)
     estimate = scores.edges.ravel()[chosen].astype(np.float64)
+    noise = NOISE * np.abs(exact).max()
+    estimate, exact = (np.where(np.abs(part) < noise, 0.0, part) for part in (estimate, exact))
     wiring = scores.wiring
     names = [f"{wiring.writers[w].name}@{p} -> {wiring.readers[r].name}@{p}" for p, w, r in places]
     worst = np.argsort(-np.abs(estimate - exact), kind="stable")[:WORST]
