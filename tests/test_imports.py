@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -113,10 +114,23 @@ def test_nothing_runs_code_or_markup_from_data(path: Path) -> None:
     assert not found
 
 
+def list_probed() -> set[str]:
+    """Packages that transformers looks for by name and uses when it finds one, even one of ours."""
+    found = find_spec("transformers")
+    assert found is not None and found.origin is not None
+    source = (Path(found.origin).parent / "utils" / "import_utils.py").read_text(encoding="utf-8")
+    return set(re.findall(r'_is_package_available\(\s*"(\w+)"', source))
+
+
+def test_transformers_probes_packages_by_name() -> None:
+    assert {"datasets", "accelerate"} <= list_probed()
+
+
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.parts[0] == "workbench"], ids=str)
 def test_no_module_beside_the_app_hides_another(path: Path) -> None:
     if len(path.parts) == 2:
         assert path.stem not in sys.stdlib_module_names
+        assert path.stem not in list_probed()
         assert path.stem not in ORDER
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from probes.errors import UserError
 from probes.facts import Fact, find_fact
 from probes.prompts import PromptPair, encode_answer, find_named_fact, list_counterfactuals, pair_prompts
-from workbench.datasets import list_questions
 from workbench.engine import Engine
+from workbench.pair_tables import list_questions
 from workbench.settings import Question, Settings
 
 if TYPE_CHECKING:

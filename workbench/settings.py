@@ -146,7 +146,7 @@ class Question:
 
     `foil` is the answer to compare with and `counterfactual` the prompt that leads to it; left empty they are
     chosen (from a fact of the same relation, or the model's next best token). A data set is `facts`, several ids, or
-    `pairs`, a table of prompts with their answers (`workbench/datasets.py`); its metric is the mean.
+    `pairs`, a table of prompts with their answers (`workbench/pair_tables.py`); its metric is the mean.
     """
 
     fact: str = ""

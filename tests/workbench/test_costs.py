@@ -80,8 +80,10 @@ def test_shapes_are_read_from_any_checkpoint(shape: str) -> None:
     found = read_shape(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     layer = next(part for name, part in model.named_modules() if name.endswith(("layers.0", "h.0")))
-    matrices = [weight for name, weight in layer.named_parameters() if weight.dim() == 2]
-    assert found.attention_weights + found.ffn_weights == sum(weight.numel() for weight in matrices)
+    # Experts are stacked in one tensor of three axes.
+    matrices = [weight for name, weight in layer.named_parameters() if weight.dim() >= 2]
+    assert found.layer_weights == sum(weight.numel() for weight in matrices)
+    assert (found.ffn_weights < found.layer_weights - found.attention_weights) == (found.active < found.experts)
     assert found.vocabulary == model.get_input_embeddings().weight.shape[0]
 
 

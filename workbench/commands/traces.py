@@ -20,8 +20,8 @@ from workbench.commands.questions import (
 )
 from workbench.commands.summaries import format_summary, summarise_run
 from workbench.commands.terminal import show_progress
-from workbench.datasets import list_questions
 from workbench.library import find_runs
+from workbench.pair_tables import list_questions
 from workbench.runs import save_run
 from workbench.settings import Question, Settings
 

@@ -15,7 +15,8 @@ class Shape:
     """Sizes of a decoder.
 
     `gated` FFNs have three matrices (SwiGLU), others two. `tied` embeddings are counted once. `query_key_norms` are
-    learned norms over all of a layer's query (and key) numbers.
+    learned norms over all of a layer's query (and key) numbers. A layer has `experts` FFNs of width `d_ffn`, of which a
+    token passes through `active` ones, chosen by a router where there are several.
     """
 
     layers: int
@@ -28,6 +29,8 @@ class Shape:
     gated: bool = True
     tied: bool = False
     query_key_norms: bool = False
+    experts: int = 1
+    active: int = 1
 
     @property
     def d_attention(self) -> int:
@@ -40,14 +43,29 @@ class Shape:
         return 2 * self.d_model * self.d_attention + 2 * self.d_model * self.kv_heads * self.d_head
 
     @property
+    def router_weights(self) -> int:
+        """Numbers in the matrix of a layer that chooses experts."""
+        return self.d_model * self.experts if self.experts > 1 else 0
+
+    @property
     def ffn_weights(self) -> int:
-        """Numbers in the FFN matrices of a layer."""
+        """Numbers in the FFN matrices of a layer (and its router) that one token passes through."""
+        return self.active * self.expert_weights + self.router_weights
+
+    @property
+    def expert_weights(self) -> int:
+        """Numbers in the matrices of one FFN."""
         return (3 if self.gated else 2) * self.d_model * self.d_ffn
+
+    @property
+    def layer_weights(self) -> int:
+        """Numbers in all matrices of a layer."""
+        return self.attention_weights + self.experts * self.expert_weights + self.router_weights
 
     @property
     def block_weights(self) -> int:
         """Numbers in the matrices of all layers; embedding, norms and biases left out."""
-        return self.layers * (self.attention_weights + self.ffn_weights)
+        return self.layers * self.layer_weights
 
     @property
     def parameters(self) -> int:
@@ -86,7 +104,9 @@ def parse_shape(config: dict[str, Any]) -> Shape:
     """Shape from the keys of a Hugging Face configuration. Raises `UserError` for the first size that is missing."""
     sizes = {size: find_size(config, names) for size, names in NAMES.items()}
     kind = str(config.get("model_type", ""))
-    width = config.get("intermediate_size") or config.get("n_inner") or 4 * sizes["d_model"]
+    experts = int(config.get("num_local_experts") or config.get("num_experts") or 1)
+    width = (config.get("moe_intermediate_size") if experts > 1 else None) or config.get("intermediate_size")
+    width = width or config.get("n_inner") or 4 * sizes["d_model"]
     return Shape(
         **sizes,
         kv_heads=int(config.get("num_key_value_heads") or sizes["heads"]),
@@ -94,7 +114,9 @@ def parse_shape(config: dict[str, Any]) -> Shape:
         d_ffn=int(width),
         gated=kind not in UNGATED,
         tied=bool(config.get("tie_word_embeddings", kind == "gpt2")),
-        query_key_norms=kind in ("qwen3", "gemma3", "gemma3_text"),
+        query_key_norms=kind in ("qwen3", "qwen3_moe", "gemma3", "gemma3_text"),
+        experts=experts,
+        active=int(config.get("num_experts_per_tok") or 1) if experts > 1 else 1,
     )
 
 
