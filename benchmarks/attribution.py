@@ -3,14 +3,14 @@
 Random weights, 32 tokens, logit difference. *Bare* is what an ideal implementation cannot avoid: a forward pass of the
 counterfactual, a forward and backward pass of the clean prompts (gradients to activations only), all with logits at
 every position. Ours computes logits where the answer is read alone, which is part of why a ratio can fall below 1.
-Both sides run in this process in turn. *Nodes* are all node scores without edges (AtP). Peak memory is what each takes
-beyond the loaded model. Read the ratios: seconds depend on the machine.
+Both sides run in this process in turn. *Nodes* are all node scores without edges (AtP). Read
+the ratios: seconds depend on the machine.
 """
 
 from __future__ import annotations
 
 from options import build_models, describe, read_options
-from shapes import draw_inputs, measure, measure_peak, print_table, run_backward, run_forward
+from shapes import draw_inputs, measure, print_table, run_backward, run_forward
 
 from circuits.attribution import attribute, attribute_along_path, attribute_nodes
 from circuits.problem import Inputs, Problem, pose_problem
@@ -21,7 +21,7 @@ STEPS = 5
 
 
 def compare(model: Model, inputs: Inputs, repeats: int, clock: str) -> dict[str, object]:
-    """Seconds of the bare passes, ratios of EAP, EAP-IG and node scores to those they need, and of peak memory."""
+    """Seconds of the bare passes, ratios of EAP, EAP-IG and node scores to those they need."""
 
     def pose(differentiable: bool = True) -> Problem:
         return pose_problem(model, inputs, summed=True, differentiable=differentiable)
@@ -35,16 +35,12 @@ def compare(model: Model, inputs: Inputs, repeats: int, clock: str) -> dict[str,
     }
     seconds = measure(work, repeats, clock)
     forward, backward = seconds["forward"], seconds["backward"]
-    peak = {name: measure_peak(work[name]) for name in ("backward", "EAP", "EAP-IG")}
     return {
         "bare forward, s": forward,
         "bare forward + backward, s": backward,
         "EAP / bare": seconds["EAP"] / (forward + backward),
         "nodes / bare": seconds["nodes"] / (forward + backward),
         f"EAP-IG, {STEPS} steps / bare": seconds["EAP-IG"] / (2 * forward + STEPS * backward),
-        "bare peak, MB": peak["backward"],
-        "EAP peak / bare": peak["EAP"] / peak["backward"],
-        "EAP-IG peak / bare": peak["EAP-IG"] / peak["backward"],
     }
 
 

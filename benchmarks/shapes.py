@@ -5,7 +5,6 @@ Nothing here depends on weights or text: scores are random, only their cost is m
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -108,26 +107,6 @@ def measure(work: Work, repeats: int, clock: str) -> dict[str, float]:
             if round_number:
                 seconds[name].append(read_clock(clock) - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def read_memory(field: str) -> float:
-    """A field of this process's status in MB: `VmRSS` resident now, `VmHWM` its peak (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
-
-
-def measure_peak(work: Callable[[], object]) -> float:
-    """Peak memory in MB that a piece of work takes beyond what is there before it: of the GPU, else of the process."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")
-    resident = read_memory("VmRSS")
-    work()
-    return read_memory("VmHWM") - resident
 
 
 def print_table(rows: Sequence[dict[str, object]]) -> None:
