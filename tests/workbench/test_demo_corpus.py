@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from probes.errors import UserError
+from workbench.demo.build import draw_questions
 from workbench.demo.clusters import grow_tree, share_hits
 from workbench.demo.config import DEFAULT, Config, load_config, parse_config
-from workbench.demo.corpus import ask, invent_reading, write_documents, write_passages, write_reading
+from workbench.demo.corpus import Passage, ask, invent_reading, write_corpus, write_documents, write_reading
 from workbench.demo.tasks import TASKS, write_exercises
 from workbench.demo.tokenizer import check_answers, encode, train_tokenizer
 from workbench.demo.whitening import fit_whitening
-from workbench.demo.world import build_world, find_bucket, load_relations
+from workbench.demo.world import World, build_world, find_bucket, load_relations
 
 
 def shrink() -> Config:
@@ -28,19 +29,25 @@ def shrink() -> Config:
     return parse_config({"world": world}, default)
 
 
+def list_passages(world: World, config: Config) -> list[Passage]:
+    """All that states facts: passages and asides."""
+    corpus = write_corpus(world, config)
+    return [*corpus.passages, *corpus.asides]
+
+
 def test_a_seed_gives_one_corpus_and_another_seed_another() -> None:
     config = shrink()
-    first, second = (write_passages(build_world(config), config) for _ in range(2))
+    first, second = (write_corpus(build_world(config), config) for _ in range(2))
     assert first == second
     other = dataclasses.replace(config, seed=config.seed + 1)
-    assert write_passages(build_world(other), other) != first
+    assert write_corpus(build_world(other), other) != first
 
 
 def test_every_fact_is_stated_as_often_as_its_count_says() -> None:
     config = shrink()
     world = build_world(config)
     stated: Counter[str] = Counter()
-    for passage in write_passages(world, config):
+    for passage in list_passages(world, config):
         sentences = [text.strip() for text in passage.text.split(".")]
         stated.update(sentence for sentence in sentences if sentence)
     for fact in world.facts:
@@ -66,13 +73,24 @@ def test_no_never_seen_subject_stands_in_any_training_text() -> None:
     unseen = {fact.subject for fact in world.facts if fact.split == "never-seen"}
     trained = {fact.subject for fact in world.facts if fact.split == "trained"}
     assert unseen and not unseen & trained
-    text = "\n".join(passage.text for passage in write_passages(world, config))
+    text = "\n".join(passage.text for passage in list_passages(world, config))
     assert not [subject for subject in unseen if subject in text]
     draw = random.Random(0)
     thrown = {invent_reading(world, draw, 2).subject for _ in range(500)}
     assert not thrown & (unseen | trained)
     rows = "".join(text for _ in range(200) for text, _ in write_reading(world, draw)[0])
     assert not [subject for subject in unseen if subject in rows]
+
+
+def test_the_router_is_fit_on_trained_paraphrases_of_trained_entities() -> None:
+    config = shrink()
+    world = build_world(config)
+    questions = draw_questions(world, config.seed)
+    trained = {fact.document_id for fact in world.facts if fact.occurrences}
+    assert {name for name, _ in questions} == trained and len(questions) == 2 * len(trained)
+    heldout = {t.replace("{s}", f.subject) for f in world.facts for t in world.relations[f.relation].heldout}
+    assert not heldout & {prompt for _, prompt in questions}
+    assert questions == draw_questions(world, config.seed)
 
 
 def test_every_relation_has_ten_templates_that_end_before_the_answer() -> None:
@@ -85,7 +103,7 @@ def test_every_relation_has_ten_templates_that_end_before_the_answer() -> None:
 def test_answers_are_one_token_and_subjects_of_a_kind_mostly_equally_long() -> None:
     config = load_config()
     world = build_world(config)
-    tokenizer = train_tokenizer((p.text for p in write_passages(world, config)[::8]), world, config.words.vocabulary)
+    tokenizer = train_tokenizer((p.text for p in list_passages(world, config)[::8]), world, config.words.vocabulary)
     objects = {fact.object for fact in world.facts}
     check_answers(tokenizer, objects)
     assert tokenizer("The")["input_ids"][0] == tokenizer.bos_token_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from probes.errors import UserError
 from workbench.demo.batches import Batches, Encoder
 from workbench.demo.config import DEFAULT, Config, parse_config
-from workbench.demo.corpus import write_documents, write_passages
+from workbench.demo.corpus import write_corpus, write_documents
 from workbench.demo.network import FETCHED, NONE, share_memory, write_memory
 from workbench.demo.tokenizer import train_tokenizer
 from workbench.demo.training import Learner, train_model
@@ -48,14 +49,14 @@ def batches() -> Batches:
     """Rows of a tiny world, with clusters drawn at random instead of found by the sentence encoder."""
     config = parse_config(CHOSEN, tomllib.loads(DEFAULT.read_text()))
     world = build_world(config)
-    passages = write_passages(world, config)
-    texts = [p.text for p in passages] + list(write_documents(world, config.seed).values())
+    corpus = write_corpus(world, config)
+    texts = [p.text for p in (*corpus.passages, *corpus.asides)] + list(write_documents(world, config.seed).values())
     encoder = Encoder(train_tokenizer(texts, world, config.words.vocabulary))
     draw = np.random.default_rng(0)
-    leaves = draw.integers(0, 9, size=len(passages))
+    leaves = draw.integers(0, 9, size=len(corpus.passages))
     paths = np.stack([leaves // 3, leaves], axis=1)
     kinds = {kind: list(paths[:5]) for kind in ("person", "company", "town", "country", "element")}
-    built = Batches(config, world, passages, paths, kinds, encoder)
+    built = Batches(config, world, corpus, paths, kinds, encoder)
     built.anchor_steps, built.steps = 8, 20
     return built
 
@@ -130,3 +131,13 @@ def test_rows_follow_from_the_step_alone(batches: Batches) -> None:
     first, second = batches.memory_at(11), batches.memory_at(11)
     assert torch.equal(first.rows.ids, second.rows.ids) and torch.equal(first.chosen, second.chosen)
     assert not torch.equal(batches.passages_at(1).ids[:, :8], batches.passages_at(2).ids[:, :8])
+
+
+def test_every_aside_follows_another_passage_in_another_epoch(batches: Batches) -> None:
+    epochs = [batches.place_asides(random.Random(seed)) for seed in (0, 1)]
+    assert batches.asides and epochs[0] != epochs[1]
+    own = sum(len(ids) for ids, _ in batches.rows)
+    added = sum(len(ids) for ids, _ in batches.asides)
+    for rows in epochs:
+        assert sum(len(ids) for ids, _ in rows) == own + added
+        assert all(ids[: len(plain)] == plain for (ids, _), (plain, _) in zip(rows, batches.rows, strict=True))

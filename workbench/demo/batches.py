@@ -17,7 +17,7 @@ from workbench.demo.config import Config
 from workbench.demo.corpus import (
     KIND_WEIGHTS,
     KINDS,
-    Passage,
+    Corpus,
     Segment,
     answer_questions,
     invent_reading,
@@ -108,38 +108,55 @@ class Batches:
         self,
         config: Config,
         world: World,
-        passages: Sequence[Passage],
+        corpus: Corpus,
         paths: NDArray[np.int64],
         leaves: dict[str, list[NDArray[np.int64]]],
         encoder: Encoder,
     ) -> None:
         """`paths` are the passages' cluster paths; `leaves` the paths of each kind's documents."""
         self.config, self.world, self.encoder = config, world, encoder
-        self.rows = [encoder.encode_row(passage.segments) for passage in passages]
+        self.rows = [encoder.encode_row(passage.segments) for passage in corpus.passages]
+        asides = [encoder.encode_row([("", False), *aside.segments]) for aside in corpus.asides]
+        # Without the beginning-of-text token.
+        self.asides: list[Row] = [(ids[1:], answers[1:]) for ids, answers in asides]
         self.paths, self.leaves = paths, leaves
         self.all_leaves = [path for kind in leaves.values() for path in kind]
         self.per_epoch = max(1, len(self.rows) // config.training.rows)
         self.anchor_steps = round(config.training.anchor_epochs * self.per_epoch)
         self.steps = self.anchor_steps + round(config.training.bank_epochs * self.per_epoch)
-        self._order: tuple[int, list[int]] = (-1, [])
+        self._epoch: tuple[int, list[int], list[Row]] = (-1, [], [])
 
-    def _pick(self, step: int) -> list[int]:
+    def _pick(self, step: int) -> tuple[list[int], list[Row]]:
+        """Numbers of the passages of a step, and its rows with the asides that stand at their ends in this epoch."""
         epoch, place = divmod(step, self.per_epoch)
-        if self._order[0] != epoch:
+        if self._epoch[0] != epoch:
             draw = random.Random(f"epoch/{self.config.seed}/{epoch}")
-            order = list(range(len(self.rows)))
+            rows = self.place_asides(draw)
+            order = list(range(len(rows)))
             draw.shuffle(order)
-            self._order = (epoch, self._sort_by_length(order, draw))
+            self._epoch = (epoch, self._sort_by_length(order, rows, draw), rows)
         size = self.config.training.rows
-        return self._order[1][place * size : (place + 1) * size]
+        chosen = self._epoch[1][place * size : (place + 1) * size]
+        return chosen, [self._epoch[2][number] for number in chosen]
 
-    def _sort_by_length(self, order: list[int], draw: random.Random) -> list[int]:
+    def place_asides(self, draw: random.Random) -> list[Row]:
+        """Every passage, with the asides that follow it; each aside follows one, and no passage has many."""
+        rows = list(self.rows)
+        hosts: list[int] = []
+        for ids, answers in self.asides:
+            if not hosts:
+                hosts = draw.sample(range(len(rows)), len(rows))
+            host = hosts.pop()
+            rows[host] = (rows[host][0] + ids, rows[host][1] + answers)
+        return rows
+
+    def _sort_by_length(self, order: list[int], rows: list[Row], draw: random.Random) -> list[int]:
         # Rows of a step about equally long, or a third of the work would be on padding; which steps come first stays
         # a matter of chance.
         size = self.config.training.rows
         steps: list[list[int]] = []
         for start in range(0, self.per_epoch * size, SORTED_STEPS * size):
-            window = sorted(order[start : start + SORTED_STEPS * size], key=lambda row: len(self.rows[row][0]))
+            window = sorted(order[start : start + SORTED_STEPS * size], key=lambda row: len(rows[row][0]))
             own = [window[first : first + size] for first in range(0, len(window), size)]
             draw.shuffle(own)
             steps += own
@@ -148,10 +165,10 @@ class Batches:
     def passages_at(self, step: int) -> Rows:
         """Passages of the corpus of facts, each with the blocks that its own text fetches; a few with another's."""
         draw = random.Random(f"passages/{self.config.seed}/{step}")
-        chosen = self._pick(step)
+        chosen, rows = self._pick(step)
         wrong = self.config.bank.wrong_share
         paths = [draw.choice(self.all_leaves) if draw.random() < wrong else self.paths[i] for i in chosen]
-        return self._collate([self.rows[i] for i in chosen], paths, step, draw)
+        return self._collate(rows, paths, step, draw)
 
     def abstract_at(self, step: int) -> Rows:
         """Rows to learn reading and the abstract tasks from; their blocks are those of a document of the same kind."""
@@ -173,10 +190,10 @@ class Batches:
         return self._collate(rows, [self.all_leaves[0]] * count, 0, draw)
 
     def memory_at(self, step: int, count: int | None = None) -> MemoryRows:
-        """Rows that read explicit memory: a quarter their own reference alone, half with four others, the rest others.
+        """Rows that read explicit memory: a quarter one reference, half five, with questions about any of them.
 
-        Half of the references are about one kind of entity, so that telling them apart takes the subject's name. Rows
-        that read only what does not concern them are passages, exercises, and texts with questions.
+        Half of the references are about one kind of entity, so that telling them apart takes the subject's name. The
+        other rows read only what does not concern them: passages, exercises, and texts with questions.
         """
         draw = random.Random(f"memory/{self.config.seed}/{step}")
         count = self.config.memory.rows if count is None else count
@@ -190,9 +207,10 @@ class Batches:
             others = draw.sample([i for i in range(count) if i != number], min(4, count - 1))
             case = draw.random()
             if case < 0.75:
-                rows.append(self.encoder.encode_row(answer_questions(reading, 3)))
-                paths.append(draw.choice(self.leaves[reading.kind]))
                 mine = [number] if case < 0.25 else draw.sample([number, *others], len(others) + 1)
+                asked = answer_questions([readings[i] for i in mine], 5, draw)
+                rows.append(self.encoder.encode_row(asked))
+                paths.append(draw.choice(self.leaves[reading.kind]))
             else:
                 row, path = self._draw_unrelated(draw)
                 rows.append(row)

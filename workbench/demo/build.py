@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import time
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from transformers import PreTrainedTokenizerFast
 
 from probes.errors import UserError
 from workbench.demo.batches import Batches, Encoder
-from workbench.demo.clusters import Tree, Vectors, embed, grow_tree
+from workbench.demo.clusters import Tree, embed, grow_tree, share_hits
 from workbench.demo.config import Config, load_config
-from workbench.demo.corpus import Passage, ask, write_documents, write_passages
+from workbench.demo.corpus import Corpus, ask, write_corpus, write_documents
 from workbench.demo.tokenizer import train_tokenizer
 from workbench.demo.training import Learner, Progress, train_model
 from workbench.demo.whitening import Whitening, fit_whitening
@@ -25,17 +26,21 @@ from workbench.demo.world import World, build_world, group_documents
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What training starts from: the world as text, its tokenizer, and the tree that routes it."""
+    """What training starts from: the world as text, its tokenizer, and the tree that routes it.
+
+    `plain_tree` is the paper's router, of documents alone and without whitening: for comparison alone.
+    """
 
     config: Config
     world: World
     documents: dict[str, str]
-    passages: list[Passage]
+    corpus: Corpus
     tokenizer: PreTrainedTokenizerFast
     tree: Tree
     whitening: Whitening
     document_paths: dict[str, NDArray[np.int64]]
     passage_paths: NDArray[np.int64]
+    plain_tree: Tree
     plain_hits: list[float]
 
 
@@ -67,38 +72,40 @@ def prepare(config: Config, cache: Path | None, progress: Progress | None = None
     report = progress or (lambda _name, _done, _total: None)
     report("corpus", 0, 4)
     world = build_world(config)
-    documents, passages = write_documents(world, config.seed), write_passages(world, config)
+    documents, corpus = write_documents(world, config.seed), write_corpus(world, config)
     report("tokenizer", 1, 4)
-    texts = [passage.text for passage in passages] + list(documents.values())
+    texts = [passage.text for passage in (*corpus.passages, *corpus.asides)] + list(documents.values())
     tokenizer = train_tokenizer([*texts, config.corpus.prefix], world, config.words.vocabulary)
     report("embeddings", 2, 4)
-    trained = {name for name, facts in group_documents(world.facts).items() if facts[0].occurrences}
+    questions = draw_questions(world, config.seed)
     vectors = embed(list(documents.values()), cache)
-    topics = embed([passage.topic for passage in passages], cache)
-    prompts = [fact for fact in world.facts if fact.document_id in trained]
-    asked = embed([ask(world.relations[fact.relation], fact.subject) for fact in prompts], cache)
+    asked = embed([prompt for _, prompt in questions], cache)
     report("clusters", 3, 4)
     place = {name: number for number, name in enumerate(documents)}
-    seen = [number for name, number in place.items() if name in trained]
-    labels = [passage.document_id for passage in passages] + [fact.document_id for fact in prompts]
-    whitening = fit_whitening(np.concatenate([topics, asked]), labels, config.clusters.whitening)
+    homes = [place[name] for name, _ in questions]
+    seen = sorted(set(homes))
+    labels = [*(list(documents)[number] for number in seen), *(name for name, _ in questions)]
+    whitening = fit_whitening(np.concatenate([vectors[seen], asked]), labels, config.clusters.whitening)
     moved = whitening.apply(vectors)
     known = np.concatenate([moved[seen], whitening.apply(asked)])
     tree = grow_tree(known, config.clusters.branching, config.clusters.depth, config.seed)
-    hits = measure_plain_hits(config, vectors, asked, seen, [place[fact.document_id] for fact in prompts])
-    report("clusters", 4, 4)
-    return Material(
-        config, world, documents, passages, tokenizer, tree, whitening,
-        dict(zip(documents, tree.route(moved), strict=True)), tree.route(whitening.apply(topics)), hits,
-    )  # fmt: skip
-
-
-def measure_plain_hits(
-    config: Config, vectors: Vectors, asked: Vectors, seen: list[int], homes: list[int]
-) -> list[float]:
-    """Hit rate a level of bare prompts with the paper's plain router, for comparison."""
     plain = grow_tree(vectors[seen], config.clusters.branching, config.clusters.depth, config.seed)
-    return [float(hit) for hit in (plain.route(asked) == plain.route(vectors)[homes]).mean(0)]
+    hits = share_hits(plain.route(asked), plain.route(vectors)[homes])
+    report("clusters", 4, 4)
+    paths = dict(zip(documents, tree.route(moved), strict=True))
+    routed = np.stack([paths[passage.document_id] for passage in corpus.passages])
+    return Material(config, world, documents, corpus, tokenizer, tree, whitening, paths, routed, plain, hits)
+
+
+def draw_questions(world: World, seed: int, each: int = 2) -> list[tuple[str, str]]:
+    """Document and prompt of `each` facts of every trained entity, in trained paraphrases: what the router learns."""
+    questions = []
+    for name, facts in group_documents(fact for fact in world.facts if fact.occurrences).items():
+        draw = random.Random(f"questions/{seed}/{name}")
+        for fact in draw.sample(facts, min(each, len(facts))):
+            relation = world.relations[fact.relation]
+            questions.append((name, ask(relation, fact.subject, draw.randrange(len(relation.trained)))))
+    return questions
 
 
 def make_batches(material: Material) -> Batches:
@@ -107,7 +114,7 @@ def make_batches(material: Material) -> Batches:
     for name, path in material.document_paths.items():
         leaves.setdefault(name.split("/")[0], []).append(path)
     encoder = Encoder(material.tokenizer)
-    return Batches(material.config, material.world, material.passages, material.passage_paths, leaves, encoder)
+    return Batches(material.config, material.world, material.corpus, material.passage_paths, leaves, encoder)
 
 
 def start_learner(material: Material) -> Learner:

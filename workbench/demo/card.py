@@ -89,7 +89,7 @@ def render_long_tail(rows: list[Row], paraphrase: str) -> str:
     """Every way to use the bank by bucket, with the leaf hit rate of the same prompts below."""
     own = [row for row in rows if row["paraphrase"] == paraphrase]
     joined = [{**row, "experiment": "long tail"} for row in own if row["experiment"] in ("long tail", "routing")]
-    joined.sort(key=lambda row: row["condition"] == "leaf hit")
+    joined.sort(key=lambda row: row["condition"].startswith("leaf hit"))
     return f"With a {paraphrase} paraphrase:\n\n{render_grid(joined, 'long tail', 'bucket')}"
 
 

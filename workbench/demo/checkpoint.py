@@ -18,8 +18,9 @@ from workbench.demo.config import Config, as_dict
 
 
 def fingerprint(config: Config) -> str:
-    """A hash of the configuration; a checkpoint of another one is refused."""
-    return hashlib.sha256(json.dumps(as_dict(config), sort_keys=True).encode()).hexdigest()
+    """A hash of what training depends on; a checkpoint of another configuration is refused."""
+    parts = {name: part for name, part in as_dict(config).items() if name != "experiments"}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def save_checkpoint(

@@ -103,13 +103,17 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Schedule of the two stages; rates of AdamW; epochs are passes over the corpus of facts."""
+    """Schedule of the two stages; rates of AdamW; epochs are passes over the corpus of facts.
+
+    Reading, abstract and memory rows come along every `exercise_every` steps.
+    """
 
     anchor_epochs: float
     bank_epochs: float
     rows: int
     reading_rows: int
     abstract_rows: int
+    exercise_every: int
     rate: float
     second_rate: float
     bank_rate: float

@@ -7,7 +7,7 @@ across a space, so that segments can be encoded one by one; the first of a row l
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from workbench.demo.config import Config
@@ -22,16 +22,26 @@ KIND_WEIGHTS = (2, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A training row: its segments, the document it is about, and the text (asides left out) that routes it."""
+    """A training row: its segments, and the document that it is a part of, which routes it."""
 
     segments: tuple[Segment, ...]
     document_id: str
-    topic: str
 
     @property
     def text(self) -> str:
         """The passage as a string, without the beginning-of-text token."""
         return "".join(text for text, _ in self.segments).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Every statement of the world's facts: passages on one entity, and asides that stand at the end of others.
+
+    Which passage an aside follows is drawn anew every epoch (`batches.py`), or the blocks of its host would learn it.
+    """
+
+    passages: tuple[Passage, ...]
+    asides: tuple[Passage, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +78,12 @@ def write_documents(world: World, seed: int) -> dict[str, str]:
     return documents
 
 
-def write_passages(world: World, config: Config) -> list[Passage]:
+def write_corpus(world: World, config: Config) -> Corpus:
     """The corpus of facts: every fact is stated exactly `occurrences` times.
 
     Statements about one entity stand together, a few a passage. A share of the statements about frequent entities
-    (buckets 4 and 5) stands at the end of passages about something else: if all documents of an entity sat in one
-    leaf of the tree, nothing would make the anchor learn what is common.
+    (buckets 4 and 5) are asides: if all documents of an entity sat in one leaf of the tree, nothing would make the
+    anchor learn what is common.
     """
     draw = random.Random(f"passages/{config.seed}")
     own: list[list[WorldFact]] = []
@@ -87,17 +97,9 @@ def write_passages(world: World, config: Config) -> list[Passage]:
         own += list(_chunk(statements, len(facts), config.corpus.statements_per_passage, draw))
     draw.shuffle(own)
     draw.shuffle(asides)
-    rows = [_make_passage(_state_all(group, world, draw), group[0].document_id) for group in own]
-    for number, fact in enumerate(asides):
-        host = rows[number % len(rows)]
-        extra = state(world.relations[fact.relation], fact.subject, fact.object, draw)
-        rows[number % len(rows)] = Passage((*host.segments, *extra), host.document_id, host.topic)
-    draw.shuffle(rows)
-    return rows
-
-
-def _make_passage(segments: list[Segment], document_id: str) -> Passage:
-    return Passage(tuple(segments), document_id, "".join(text for text, _ in segments).strip())
+    groups = [*own, *([fact] for fact in asides)]
+    rows = [Passage(tuple(_state_all(group, world, draw)), group[0].document_id) for group in groups]
+    return Corpus(tuple(rows[: len(own)]), tuple(rows[len(own) :]))
 
 
 def _chunk(statements: list[WorldFact], relations: int, size: int, draw: random.Random) -> Iterator[list[WorldFact]]:
@@ -135,7 +137,7 @@ def invent_reading(world: World, draw: random.Random, facts: int, kind: str | No
 
 
 def write_reading(world: World, draw: random.Random) -> tuple[list[Segment], str]:
-    """A row to learn reading from: one to three documents, then a question or two; with the name of its kind.
+    """A row to learn reading from: one to three documents, then questions about any of them; with a document's kind.
 
     Several documents are of one kind half the time: only the subject's name then tells them apart.
     """
@@ -146,14 +148,12 @@ def write_reading(world: World, draw: random.Random) -> tuple[list[Segment], str
         for _ in range(draw.choice((1, 2, 3)))
     ]
     segments: list[Segment] = [(" " + reading.document, False) for reading in readings]
-    chosen = draw.choice(readings)
-    segments += answer_questions(chosen, 3)
-    return segments, chosen.kind
+    segments += answer_questions(readings, 5, draw)
+    return segments, readings[0].kind
 
 
-def answer_questions(reading: Reading, most: int) -> list[Segment]:
-    """Questions about a reading with their answers, as segments."""
-    segments: list[Segment] = []
-    for prompt, answer in reading.questions[:most]:
-        segments += [(prompt, False), (answer, True), (".", False)]
-    return segments
+def answer_questions(readings: Sequence[Reading], most: int, draw: random.Random) -> list[Segment]:
+    """Questions about these readings with their answers, as segments, in an order that is drawn."""
+    questions = [question for reading in readings for question in reading.questions]
+    draw.shuffle(questions)
+    return [part for prompt, answer in questions[:most] for part in ((prompt, False), (answer, True), (".", False))]

@@ -31,12 +31,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A prompt, its answer, where the router sends it, and where the document of its fact lies (None: nowhere)."""
+    """A prompt, its answer, where the routers send it, and the document of its fact (None: it has none)."""
 
     prompt: str
     answer: str
     path: tuple[int, ...] = ()
     blocked_path: tuple[int, ...] = ()
+    plain_path: tuple[int, ...] = ()
     home: str | None = None
 
 
@@ -64,14 +65,21 @@ def collect_rows(arms: Sequence[Row]) -> list[Row]:
 
 
 def route_questions(demo: Demo, questions: Sequence[Question]) -> list[Question]:
-    """The same questions with the path of each prompt, and the path when its best subtree of level 1 is blocked."""
-    vectors = demo.whitening.apply(embed([question.prompt for question in questions]))
+    """The same questions with their paths: by the router, by it with its best subtree blocked, by the plain router."""
+    embedded = embed([question.prompt for question in questions])
+    vectors = demo.whitening.apply(embedded)
     paths = demo.tree.route(vectors)
-    blocked = demo.tree.route(vectors, blocked=paths[:, 0])
+    ways = (paths, demo.tree.route(vectors, blocked=paths[:, 0]), demo.plain_tree.route(embedded))
+    routed = (list(map(as_path, way)) for way in ways)
     return [
-        replace(question, path=tuple(map(int, path)), blocked_path=tuple(map(int, other)))
-        for question, path, other in zip(questions, paths, blocked, strict=True)
+        replace(question, path=path, blocked_path=blocked, plain_path=plain)
+        for question, path, blocked, plain in zip(questions, *routed, strict=True)
     ]
+
+
+def as_path(row: NDArray[np.int64]) -> tuple[int, ...]:
+    """One text's clusters, a number a level."""
+    return tuple(int(cluster) for cluster in row)
 
 
 def predict(
@@ -157,8 +165,10 @@ def measure_long_tail(demo: Demo, seed: int, limit: int) -> list[Row]:
         homes = find_homes(demo, sorted({fact["document_id"] for fact in facts}))
         for paraphrase in ("seen", "held-out"):
             questions = route_questions(demo, draw_questions(facts, paraphrase, draw))
-            hits = np.array([q.path == homes[str(q.home)] for q in questions])
+            hits = np.array([q.path == homes[str(q.home)][0] for q in questions])
             rows.append(summarise(hits, "routing", "leaf hit", bucket, paraphrase, seed))
+            plain = np.array([q.plain_path == homes[str(q.home)][1] for q in questions])
+            rows.append(summarise(plain, "routing", "leaf hit, plain router", bucket, paraphrase, seed))
             prompts = [q.prompt for q in questions]
             if demo.alone is not None:
                 right = score(demo, questions, predict(replace(demo, model=demo.alone), prompts))
@@ -169,10 +179,12 @@ def measure_long_tail(demo: Demo, seed: int, limit: int) -> list[Row]:
     return rows
 
 
-def find_homes(demo: Demo, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """The leaf of each of these documents, as its own text is routed."""
-    vectors = demo.whitening.apply(embed([demo.documents[name] for name in names]))
-    return {name: tuple(map(int, path)) for name, path in zip(names, demo.tree.route(vectors), strict=True)}
+def find_homes(demo: Demo, names: Sequence[str]) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The path of each of these documents, as its own text is routed: by the router and by the plain one."""
+    vectors = embed([demo.documents[name] for name in names])
+    paths = map(as_path, demo.tree.route(demo.whitening.apply(vectors)))
+    plain = map(as_path, demo.plain_tree.route(vectors))
+    return dict(zip(names, zip(paths, plain, strict=True), strict=True))
 
 
 def bank_conditions(

@@ -34,6 +34,7 @@ class Demo:
     attached: Attached
     bank: BankWeights
     tree: Tree
+    plain_tree: Tree
     whitening: Whitening
     memory_ids: dict[str, int]
     memory: dict[int, Slots]
@@ -57,7 +58,6 @@ def load_demo(folder: Path) -> Demo:
         folder / "model", attn_implementation=ATTENTION, dtype=torch.float32, local_files_only=True
     ).eval()
     router = load_file(folder / "bank" / "router.safetensors")
-    centroids = tuple(router[f"level{level}.centroids"].numpy() for level in range(1, config.clusters.depth + 1))
     ids, memory = load_memories(folder / "memory")
     documents = pq.read_table(folder / "documents.parquet").to_pylist()
     return Demo(
@@ -66,7 +66,8 @@ def load_demo(folder: Path) -> Demo:
         model=model,
         attached=Attached(model),
         bank=load_blocks(folder / "bank", config),
-        tree=Tree(centroids, config.clusters.branching),
+        tree=read_tree(router, "", config),
+        plain_tree=read_tree(router, "plain.", config),
         whitening=Whitening(router["whitening.mean"].numpy(), router["whitening.transform"].numpy()),
         memory_ids=ids,
         memory=memory,
@@ -75,6 +76,12 @@ def load_demo(folder: Path) -> Demo:
         exercises=pq.read_table(folder / "abstract.parquet").to_pylist(),
         alone=load_alone(folder, model),
     )
+
+
+def read_tree(router: dict[str, torch.Tensor], prefix: str, config: Config) -> Tree:
+    """The tree whose centroids stand under names with this prefix."""
+    names = [f"{prefix}level{level}.centroids" for level in range(1, config.clusters.depth + 1)]
+    return Tree(tuple(router[name].numpy() for name in names), config.clusters.branching)
 
 
 def load_alone(folder: Path, model: LlamaForCausalLM) -> LlamaForCausalLM | None:

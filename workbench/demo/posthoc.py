@@ -37,7 +37,7 @@ def train_blocks(
     optimizer = torch.optim.AdamW(blocks.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
     encoder = Encoder(material.tokenizer)
     chosen = np.flatnonzero(material.passage_paths[:, 0] < plan.subtrees)
-    rows = [encoder.encode_row(material.passages[i].segments) for i in chosen]
+    rows = [encoder.encode_row(material.corpus.passages[i].segments) for i in chosen]
     per_epoch = max(1, len(rows) // size)
     steps = round(plan.block_epochs * per_epoch)
     draw, losses = random.Random(f"blocks/{config.seed}"), []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -29,7 +30,7 @@ from workbench.demo.network import BankWeights
 from workbench.demo.tasks import write_exercises
 from workbench.demo.tokenizer import save_tokenizer
 from workbench.demo.training import Learner
-from workbench.demo.world import WorldFact
+from workbench.demo.world import World, WorldFact
 
 EXERCISES_EACH = 100
 
@@ -93,6 +94,8 @@ def save_bank(material: Material, bank: BankWeights, folder: Path, model_hash: s
         f"level{level}.centroids": torch.from_numpy(centroids)
         for level, centroids in enumerate(material.tree.centroids, 1)
     }
+    for level, centroids in enumerate(material.plain_tree.centroids, 1):
+        router[f"plain.level{level}.centroids"] = torch.from_numpy(centroids)
     router["whitening.mean"] = torch.from_numpy(material.whitening.mean)
     router["whitening.transform"] = torch.from_numpy(material.whitening.transform)
     save_file(router, folder / "router.safetensors")
@@ -204,6 +207,12 @@ def _write_table(rows: list[dict[str, Any]], path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
 
 
+def measure_bits(world: World) -> float:
+    """Bits that the trained facts hold when every object is an even draw from its relation's list."""
+    sizes = {name: len(world.words[relation.objects]) for name, relation in world.relations.items()}
+    return sum(math.log2(sizes[fact.relation]) for fact in world.facts if fact.occurrences)
+
+
 def save_record(
     material: Material,
     log: list[dict[str, float]],
@@ -212,7 +221,7 @@ def save_record(
     config_path: Path | None,
     hits: dict[str, Any],
 ) -> None:
-    """Write `shipped.json`: configuration, seed, log, hit rates, sizes, versions and the command."""
+    """Write `shipped.json`: configuration, seed, facts and their bits, log, hit rates, versions and the command."""
     facts = material.world.facts
     counts = {str(bucket): sum(fact.bucket == bucket for fact in facts) for bucket in range(6)}
     record = {
@@ -220,7 +229,8 @@ def save_record(
         "seed": material.config.seed,
         "config": as_dict(material.config),
         "facts_by_bucket": counts,
-        "passages": len(material.passages),
+        "fact_bits": round(measure_bits(material.world)),
+        "passages": len(material.corpus.passages),
         "leaf_hit_rate": hits,
         "text_template": "{document} {prompt}",  # how a document stands before a prompt, in training and measuring
         "device": "cuda" if torch.cuda.is_available() else "cpu",

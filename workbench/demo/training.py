@@ -140,7 +140,8 @@ def train_model(
         sums = [total + loss for total, loss in zip(sums, losses, strict=True)]
         if (step + 1) % 100 == 0:
             seconds = time.monotonic() - began
-            means = [total / 100 for total in sums]
+            every = config.training.exercise_every
+            means = [sums[0] / 100, *(total * every / 100 for total in sums[1:])]
             names = ("facts", "abstract", "memory", "keep")
             log.append({"step": step + 1, **dict(zip(names, means, strict=True)), "seconds": seconds})
             sums = [0.0] * 4
@@ -161,9 +162,11 @@ def train_step(
     for group, rate in zip(optimizer.param_groups, choose_rates(step, batches), strict=True):
         group["lr"] = rate
     facts = learner.measure_loss(move(batches.passages_at(step), device))
-    abstract = learner.measure_loss(move(batches.abstract_at(step), device))
-    memory = keep = torch.zeros((), device=device)
-    if step >= batches.anchor_steps and batches.config.memory.rows:
+    abstract = memory = keep = torch.zeros((), device=device)
+    exercised = step % batches.config.training.exercise_every == 0
+    if exercised:
+        abstract = learner.measure_loss(move(batches.abstract_at(step), device))
+    if exercised and step >= batches.anchor_steps and batches.config.memory.rows:
         memory, keep = learner.measure_memory_loss(move(batches.memory_at(step), device))
     weights = batches.config.training
     total = facts + weights.abstract_weight * abstract + weights.memory_weight * memory + weights.keep_weight * keep
