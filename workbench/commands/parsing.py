@@ -11,6 +11,7 @@ from typing import NoReturn
 from probes.errors import UserError
 from workbench.commands.application import APP
 from workbench.commands.asking import ASK
+from workbench.commands.banks import BANK
 from workbench.commands.command import PROGRAM, Command
 from workbench.commands.demo import EVALUATE, EXPERIMENTS, TRAIN
 from workbench.commands.exporting import EXPORT
@@ -43,9 +44,11 @@ COMMANDS: tuple[Command, ...] = (
     PAPER,
     COSTS,
     *MEMORY,
+    *BANK,
 )
 FAMILIES = {
     "demo": "Train the demo model again, or measure it.",
+    "bank": "Cluster documents, and look into a bank of parametric memory blocks.",
     "memory": "Write a bank of explicit memories from your own documents, and look after it.",
 }
 
