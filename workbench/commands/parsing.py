@@ -12,6 +12,7 @@ from probes.errors import UserError
 from workbench.commands.application import APP
 from workbench.commands.asking import ASK
 from workbench.commands.banks import BANK
+from workbench.commands.blocking import BLOCK
 from workbench.commands.command import PROGRAM, Command
 from workbench.commands.demo import EVALUATE, EXPERIMENTS, TRAIN
 from workbench.commands.exporting import EXPORT
@@ -45,6 +46,7 @@ COMMANDS: tuple[Command, ...] = (
     COSTS,
     *MEMORY,
     *BANK,
+    BLOCK,
 )
 FAMILIES = {
     "demo": "Train the demo model again, or measure it.",
