@@ -133,14 +133,21 @@ class Reader:
         blocks = self._fetched[path]
         return blocks.silence(levels) if levels else blocks
 
-    def score(self, facts: Sequence[Fact], blocking: Blocking | None, tick: Tick, label: str) -> Scores:
-        """Scores of these facts, each with its own path."""
+    def score(
+        self,
+        facts: Sequence[Fact],
+        blocking: Blocking | None,
+        tick: Tick,
+        label: str,
+        path: tuple[int, ...] | None = None,
+    ) -> Scores:
+        """Scores of these facts, each with its own path (or all with one)."""
         answers = [encode_answer(self.model, fact.answer, fact.prompt)[1] for fact in facts]
         log_probability, correct = np.zeros(len(facts)), np.zeros(len(facts), dtype=bool)
         done = 0
         for rows in batch_by_length([len(answer) for answer in answers]):
             tick(label, done, len(facts))
-            blocks = [Attachment(bank=self.fetch(facts[row].cluster_path, blocking)) for row in rows]
+            blocks = [Attachment(bank=self.fetch(path or facts[row].cluster_path, blocking)) for row in rows]
             prompts = [self.model.encode(facts[row].prompt) for row in rows]
             found = self._run(prompts, [answers[row] for row in rows], stack_attachments(blocks))
             log_probability[rows], correct[rows] = found

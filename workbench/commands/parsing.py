@@ -11,6 +11,7 @@ from typing import NoReturn
 from probes.errors import UserError
 from workbench.commands.application import APP
 from workbench.commands.asking import ASK
+from workbench.commands.bank_measures import MEASURES
 from workbench.commands.banks import BANK
 from workbench.commands.blocking import BLOCK
 from workbench.commands.command import PROGRAM, Command
@@ -47,6 +48,7 @@ COMMANDS: tuple[Command, ...] = (
     *MEMORY,
     *BANK,
     BLOCK,
+    *MEASURES,
 )
 FAMILIES = {
     "demo": "Train the demo model again, or measure it.",
