@@ -65,6 +65,15 @@ class RemovingPass(Pass):
             memory[:, :, c.head, c.block] = self._project(layer, weights.query, weights.query_bias, c.head)
         return query, memory
 
+    def read_learned_queries(self, layer: int, query: Tensor) -> Tensor:
+        """Queries of learned key-values; the reader's own from the stream that lacks the write."""
+        queries, weights = super().read_learned_queries(layer, query), self.model.weights[layer]
+        if (c := self._read_here(layer, Kind.LEARNED, "in")) is not None:
+            queries = queries.clone()
+            normed = weights.attention_norm.apply(self.record.attention_stream[layer] - self._lose())
+            queries[:, :, :, c.block] = project(normed.to(weights.query.dtype), weights.query, weights.query_bias)
+        return queries
+
     def read_keys(self, layer: int, key: Tensor) -> Tensor:
         """Keys; the reader's own from the stream that lacks the write."""
         weights = self.model.weights[layer]
@@ -142,13 +151,13 @@ def lose_bank_unit(problem: Problem, part: Component) -> Float[Tensor, "batch po
     """What the stream loses with one unit of a bank block."""
     clean, ablated = problem.inputs.attachment.bank, problem.inputs.counterfactual_attachment.bank
     assert clean is not None and ablated is not None
-    norm, index = problem.model.weights[part.layer].post_mlp_norm, clean.layers.index(part.layer)
+    norm = problem.model.weights[part.layer].post_mlp_norm
     factor = problem.clean_activity.bank[part.layer][part.block][..., part.part]
-    loss = weigh(factor, direct(norm, clean.down[part.block][:, index, part.part]))
+    loss = weigh(factor, direct(norm, clean.pick("down", part.block, part.layer)[:, part.part]))
     if problem.ablated_activity is None:
         return loss
     factor = problem.ablated_activity.bank[part.layer][part.block][..., part.part]
-    return loss - weigh(factor, direct(norm, ablated.down[part.block][:, index, part.part]))
+    return loss - weigh(factor, direct(norm, ablated.pick("down", part.block, part.layer)[:, part.part]))
 
 
 def write_slot(problem: Problem, part: Component, attachment: Attachment) -> Float[Tensor, "rows d_model"]:

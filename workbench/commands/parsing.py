@@ -11,6 +11,9 @@ from typing import NoReturn
 from probes.errors import UserError
 from workbench.commands.application import APP
 from workbench.commands.asking import ASK
+from workbench.commands.bank_measures import MEASURES
+from workbench.commands.banks import BANK
+from workbench.commands.blocking import BLOCK
 from workbench.commands.command import PROGRAM, Command
 from workbench.commands.demo import EVALUATE, EXPERIMENTS, TRAIN
 from workbench.commands.exporting import EXPORT
@@ -43,9 +46,13 @@ COMMANDS: tuple[Command, ...] = (
     PAPER,
     COSTS,
     *MEMORY,
+    *BANK,
+    BLOCK,
+    *MEASURES,
 )
 FAMILIES = {
     "demo": "Train the demo model again, or measure it.",
+    "bank": "Cluster documents, and look into a bank of parametric memory blocks.",
     "memory": "Write a bank of explicit memories from your own documents, and look after it.",
 }
 
