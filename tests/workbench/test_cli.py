@@ -197,6 +197,8 @@ choices = st.builds(
     metric=st.sampled_from(sorted(METRICS)),
     edges=st.integers(1, 999),
     seed=st.integers(0, 9),
+    parts=st.integers(1, 9),
+    into=st.lists(texts, max_size=2).map(tuple),
     device_map=st.none() | texts,
     trust_remote_code=st.booleans(),
 )
