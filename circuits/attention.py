@@ -104,24 +104,31 @@ def require_replacement(problem: Problem, removal: Removal) -> None:
         )
 
 
-def attribute_attention(problem: Problem, tick: Tick, removal: Removal = "contribution") -> AttentionScores:
-    """First-order effect of every attention edge, from one backward pass at the clean run.
+def attribute_attention(
+    problem: Problem, tick: Tick, removals: Sequence[Removal] = ("contribution",)
+) -> tuple[AttentionScores, ...]:
+    """First-order effect of every attention edge under each of the removals, from one backward pass at the clean run.
 
     The problem must have been posed with `attention` and `parts`. Raises UserError for a metric that is flat there
     (KL), and for a removal that the ablation does not define.
     """
     refuse_flat(problem)
-    require_replacement(problem, removal)
-    if removal == "ablated" and problem.ablated_record is not None:
-        problem.require_same_outputs()
+    for removal in removals:
+        require_replacement(problem, removal)
+        if removal == "ablated" and problem.ablated_record is not None:
+            problem.require_same_outputs()
     tick("backward pass", 0, 1)
     traced = problem.traced or trace_metric(problem, problem.inputs.attachment, None)
     streams = [pair[0] for pair in list_written_streams(problem.model, traced.record)]
     gradients = torch.autograd.grad(traced.value, streams, retain_graph=traced is problem.traced)
-    with torch.no_grad():
-        layers = [score_attention(problem, layer, gradient, removal) for layer, gradient in enumerate(gradients)]
-    edges, slopes = (torch.stack(part).float().cpu().numpy() for part in zip(*layers, strict=True))
-    return AttentionScores(edges, slopes, removal, problem.ablation, problem.metric_name, UNITS[problem.metric_name])
+    about = problem.ablation, problem.metric_name, UNITS[problem.metric_name]
+    found = []
+    for removal in removals:
+        with torch.no_grad():
+            layers = [score_attention(problem, layer, gradient, removal) for layer, gradient in enumerate(gradients)]
+        edges, slopes = (torch.stack(part).float().cpu().numpy() for part in zip(*layers, strict=True))
+        found.append(AttentionScores(edges, slopes, removal, *about))
+    return tuple(found)
 
 
 def lose_edge(problem: Problem, edge: AttentionEdge, removal: Removal) -> Float[Tensor, "batch pos d_model"]:

@@ -24,6 +24,7 @@ by one, and are no writers of the graph:
     m3.u17           unit 17 of the MLP of layer 3
     f3.l1.u5         unit 5 of a bank block
     x3.h1.b0.s4      slot 4 of explicit-memory block 0, as head 1 reads it
+    a3.h1.p4         what head 1 brings from position 4: with the head's own position, an attention edge
 """
 
 from __future__ import annotations
@@ -51,13 +52,17 @@ class Kind(StrEnum):
     LOGITS = "logits"
 
 
+# What stands before the number of a part; units where the kind is not listed.
+_LETTERS = {Kind.EXPLICIT: "s", Kind.HEAD: "p"}
+
+
 @dataclass(frozen=True, slots=True)
 class Component:
     """One component without its position.
 
     `layer` is -1 for the embedding and the number of layers for the logits. `head` is the head (or key-value head),
-    `block` the explicit-memory block, the bank level or the expert; -1 where the kind has none. `part` is a unit or
-    slot of it, or -1 for the whole.
+    `block` the explicit-memory block, the bank level or the expert; -1 where the kind has none. `part` is a unit, slot
+    or source position of it, or -1 for the whole.
     """
 
     kind: Kind
@@ -70,8 +75,7 @@ class Component:
     def name(self) -> str:
         """Name as listed in the module's table."""
         if self.part >= 0:
-            letter = "s" if self.kind is Kind.EXPLICIT else "u"
-            return f"{self.whole.name}.{letter}{self.part}"
+            return f"{self.whole.name}.{_LETTERS.get(self.kind, 'u')}{self.part}"
         match self.kind:
             case Kind.EMBEDDING:
                 return "embed"
@@ -110,7 +114,7 @@ class Reader:
 
 
 _PATTERNS = {
-    Kind.HEAD: re.compile(r"a(?P<layer>\d+)\.h(?P<head>\d+)"),
+    Kind.HEAD: re.compile(r"a(?P<layer>\d+)\.h(?P<head>\d+)(\.p(?P<part>\d+))?"),
     Kind.KEY_VALUE: re.compile(r"a(?P<layer>\d+)\.kv(?P<head>\d+)"),
     Kind.EXPLICIT: re.compile(r"x(?P<layer>\d+)\.h(?P<head>\d+)\.b(?P<block>\d+)(\.s(?P<part>\d+))?"),
     Kind.LEARNED: re.compile(r"k(?P<layer>\d+)\.l(?P<block>\d+)"),
@@ -130,7 +134,7 @@ def parse_component(name: str, layers: int) -> Component:
             return Component(kind, **{key: int(text) for key, text in found.groupdict().items() if text is not None})
     raise UserError(
         f"unknown component {name[:80]!r}: use names such as embed, a3.h1, a3.kv0, x3.h1.b0, m3, f3.l1, k3.l1, logits, "
-        "m3.e2, m3.u17, f3.l1.u5, x3.h1.b0.s4"
+        "m3.e2, m3.u17, f3.l1.u5, x3.h1.b0.s4, a3.h1.p4"
     )
 
 

@@ -127,19 +127,19 @@ def score_slots(problem: Problem, layer: int, slopes: Slopes, removal: Removal) 
     return add_rows(problem, scores)
 
 
-def score_parts(problem: Problem, slopes: Slopes, reader: str, removal: Removal) -> Iterator[PartScores]:
-    """Scores of all parts that the slopes reach, writer by writer."""
+def score_parts(problem: Problem, slopes: Slopes, reader: str, removals: Sequence[Removal]) -> Iterator[PartScores]:
+    """Scores of all parts that the slopes reach, writer by writer; those of slots under each of the removals."""
     activity = problem.clean_activity
 
-    def rest(whole: Component, scores: Tensor) -> PartScores:
-        return PartScores(whole, reader, scores.detach().float().cpu().numpy())
+    def rest(whole: Component, scores: Tensor, removal: Removal = "ablated") -> PartScores:
+        return PartScores(whole, reader, scores.detach().float().cpu().numpy(), removal)
 
     for layer in range(problem.model.layers):
-        if layer in activity.slots and layer in slopes.attention:
+        for removal in removals if layer in activity.slots and layer in slopes.attention else ():
             scores = score_slots(problem, layer, slopes, removal)
             for head in range(scores.shape[1]):
                 for block in range(scores.shape[2]):
-                    yield rest(Component(Kind.EXPLICIT, layer, head, block), scores[:, head, block])
+                    yield rest(Component(Kind.EXPLICIT, layer, head, block), scores[:, head, block], removal)
         if layer in activity.units and (layer in slopes.mlp or layer in slopes.units):
             yield rest(Component(Kind.MLP, layer), score_units(problem, layer, slopes))
         if layer in activity.bank and layer in slopes.mlp:
@@ -203,12 +203,15 @@ def spread(problem: Problem, reader: int, gradient: Float[Tensor, "batch pos d_m
 
 
 def attribute_parts(
-    problem: Problem, tick: Tick, readers: Sequence[str] = ("logits",), removal: Removal = "ablated"
+    problem: Problem,
+    tick: Tick,
+    readers: Sequence[str] = ("logits",),
+    removals: Sequence[Removal] = ("ablated",),
 ) -> tuple[Float[Tensor, "pos writer reader"], PartTable]:
     """EAP of every edge, and of every FFN unit, bank unit and memory slot as a node and into `readers`, together.
 
-    One backward pass at the clean run. The problem must have been posed with `parts`. Raises UserError for a reader
-    that the model does not have, and for a metric that is flat there (KL).
+    One backward pass at the clean run. Slots are scored under each of `removals`. The problem must have been posed with
+    `parts`. Raises UserError for a reader that the model does not have, and for a metric that is flat there (KL).
     """
     kept = {problem.wiring.find_reader(name): problem.model.final_norm.weight.new_empty(0) for name in readers}
     refuse_flat(problem)
@@ -217,8 +220,8 @@ def attribute_parts(
     gradients, slopes = find_slopes(problem, traced)
     edges = score_stages(problem, keep_gradients(pull_gradients(problem.model, traced.record, gradients), kept))
     with torch.no_grad():
-        scores = list(score_parts(problem, slopes, "", removal))
+        scores = list(score_parts(problem, slopes, "", removals))
         for (reader, gradient), name in zip(kept.items(), readers, strict=True):
-            scores += score_parts(problem, spread(problem, reader, gradient), name, removal)
+            scores += score_parts(problem, spread(problem, reader, gradient), name, removals)
     about = problem.ablation, problem.metric_name, UNITS[problem.metric_name]
-    return edges, PartTable(tuple(scores), removal, "eap", *about)
+    return edges, PartTable(tuple(scores), "eap", *about)

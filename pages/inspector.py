@@ -1,20 +1,15 @@
-"""Everything about one node: score, edges, attention, memory text, cluster path, and the exact check."""
+"""Everything about one node: score, exact check, parts, edges, attention, memory text, cluster path."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import streamlit as st
 
 from circuits.circuit import UNITS, Node
 from circuits.graph import Kind
+from pages.checks import offer_check
 from pages.graph import mount_tokens
-from pages.progress import watch
-from pages.session import is_busy, submit
-from probes.errors import UserError
-from workbench import pipeline
+from pages.parts import show_parts
 from workbench.runs import Run
-from workbench.settings import Settings
 from workbench.views.describe import name_component, show_position
 from workbench.views.drawing import Drawing
 from workbench.views.figures import draw_attention
@@ -35,7 +30,8 @@ def inspect(run: Run, name: str, node: str, drawing: Drawing) -> None:
         st.caption("Not among the edges shown: move the slider to the right to see it in the graph.")
     if found.component.kind is not Kind.LOGITS:
         st.metric("Score", format_score(found.score, run.circuit.unit), help=explain_score(found, run))
-        offer_check(run, name, found)
+        offer_check(run, name, found.id)
+        show_parts(run, name, found)
     show_memory(run, name, found)
     show_edges(run, found)
     if found.component.kind in (Kind.HEAD, Kind.EXPLICIT):
@@ -49,51 +45,6 @@ def explain_score(node: Node, run: Run) -> str:
     if run.circuit.unit != UNITS.get(run.circuit.metric, run.circuit.unit):
         return f"Largest {run.circuit.unit} of its outgoing edges to be kept ({run.circuit.method})."
     return f"Drop of the metric when its output is ablated at this position ({run.circuit.method}); positive helps."
-
-
-def offer_check(run: Run, name: str, node: Node) -> None:
-    """Button that ablates the node for real, and the result beside the estimate."""
-    slot, checks = f"check-{name}", st.session_state.setdefault("checks", {})
-    if (job := watch(slot)) is not None:
-        checks[name, job.result.node] = job.result
-    check = checks.get((name, node.id))
-    if check is not None:
-        show_check(check)
-        return
-    busy = is_busy(slot)
-    if st.button(
-        "Check exactly",
-        disabled=busy,
-        icon=":material/fact_check:",
-        key="check",
-        width="stretch",
-        help="Runs the model with this node ablated and measures the metric again.",
-    ):
-        try:
-            settings = Settings(**run.about["settings"])
-            submit(
-                slot,
-                f"Checking {node.id}",
-                settings,
-                lambda engine, tick: pipeline.check_node(engine, run, node.id, tick),
-            )
-        except (TypeError, KeyError):
-            st.error("This run's settings are not those of this release: trace it again.")
-        except UserError as error:
-            st.error(plain(str(error)))
-        else:
-            st.rerun(scope="fragment")
-
-
-def show_check(check: Any) -> None:
-    """Estimate beside exact patching."""
-    left, right = st.columns(2)
-    left.metric(
-        "Estimate", format_score(check.estimate), help=f"By {check.method}, in {check.estimate_unit or check.unit}."
-    )
-    right.metric("Exact", format_score(check.exact), help=f"Measured with the node ablated, in {check.unit}.")
-    difference = "" if check.estimate_unit else f"; difference {format_score(check.estimate - check.exact)}"
-    st.caption(f"Drop of the metric in {plain(check.unit)}{difference}.")
 
 
 def show_edges(run: Run, node: Node) -> None:

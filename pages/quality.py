@@ -13,7 +13,7 @@ from probes.errors import UserError
 from probes.progress import Tick
 from workbench import library, quality
 from workbench.runs import Run
-from workbench.settings import Settings
+from workbench.settings import restore_settings
 from workbench.views.figures import draw_curves
 from workbench.views.tables import tabulate_overlap
 from workbench.views.text import plain, show_decimals
@@ -45,10 +45,8 @@ def offer_measurement(run: Run, slot: str, folder: Path) -> None:
     if not st.button("Measure", key="measure-quality", icon=":material/speed:", disabled=is_busy(slot)):
         return
     try:
-        settings = Settings(**run.about["settings"])
+        settings = restore_settings(run.about["settings"])
         submit(slot, "Measuring quality", settings, lambda engine, tick: measure_and_save(engine, run, folder, tick))
-    except (TypeError, KeyError):
-        st.error("This run's settings are not those of this release: trace it again.")
     except UserError as error:
         st.error(plain(str(error)))
     else:

@@ -54,7 +54,7 @@ def choose_method(asked: Asked, question: Question) -> Settings:
     metric = three.selectbox(
         "Metric", METRICS, format_func=lambda name: METRICS[name].label, key="metric", help=explain_choices(METRICS)
     )
-    four, five, six, seven = st.columns([3, 2, 2, 2])
+    four, five, six, seven, eight = st.columns([3, 2, 2, 2, 2])
     selection = four.selectbox(
         "Selection",
         SELECTIONS,
@@ -89,6 +89,17 @@ def choose_method(asked: Asked, question: Question) -> Settings:
         key="seed",
         help="Decides the counterfactual fact and the random circuits to compare with.",
     )
+    parts = eight.number_input(
+        "Parts kept",
+        0,
+        10_000,
+        20,
+        step=10,
+        key="parts",
+        help="How many of the strongest FFN units, bank units, memory slots and attention edges are kept of each, "
+        "estimated by EAP at the clean run; 0: they are not scored. Under the metric minus KL, which is flat there, "
+        "none are.",
+    )
     return replace(
         asked.settings,
         method=method,
@@ -98,6 +109,7 @@ def choose_method(asked: Asked, question: Question) -> Settings:
         edges=int(edges),
         threshold=float(threshold),
         seed=int(seed),
+        parts=0 if metric == "kl" else int(parts),
     )
 
 

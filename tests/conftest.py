@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ beartype.beartype = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower
 # ruff: noqa: E402
 from circuits.circuit import Circuit, Edge, EdgeScores, Move, Node
 from circuits.graph import Component, Kind, Plan, Wiring, wire
+from circuits.parts import PART_KINDS, WEIGHED, KeptPart, KeptParts
 from workbench.runs import Recording, Run, save_run
 from workbench.settings import Question, Settings
 
@@ -145,15 +147,34 @@ def describe_run(tokens: Sequence[str], edges: int) -> dict[str, Any]:
     }
 
 
-def make_run(tokens: Sequence[str] = TOKENS, edges: int = 30, seed: int = 0, plan: Plan = PLAN) -> Run:
-    """A run whose numbers come from a seed; equal arguments give equal runs."""
+def keep_parts(circuit: Circuit, count: int, generator: np.random.Generator) -> KeptParts:
+    """`count` parts of every node of a circuit that has parts, and as many into the logits; numbers are random."""
+    parts = []
+    for node in circuit.nodes:
+        component, most = node.component, node.position + 1 if node.component.kind is Kind.HEAD else SLOTS
+        for part in range(min(count, most) if component.kind in PART_KINDS else 0):
+            scores = generator.normal(size=3) * [1.0, *[float(component.kind in WEIGHED)] * 2]
+            others = (float(scores[1]), float(scores[2])) if component.kind in WEIGHED else (None, None)
+            for reader in ("",) if component.kind is Kind.HEAD else ("", "logits"):
+                whole = replace(component, part=part)
+                parts.append(KeptPart(whole, node.position, reader, float(scores[0]), *others))
+    order = list(PART_KINDS)
+    parts.sort(key=lambda part: (order.index(part.component.kind), part.reader, -abs(part.score), part.id))
+    about = circuit.method, circuit.ablation, circuit.metric, circuit.unit
+    return KeptParts(tuple(parts), count, ("logits",), *about)
+
+
+def make_run(tokens: Sequence[str] = TOKENS, edges: int = 30, seed: int = 0, plan: Plan = PLAN, parts: int = 0) -> Run:
+    """A run whose numbers come from a seed; equal arguments give equal runs. `parts` are kept of every node."""
     generator = np.random.default_rng(seed)
     scores = score_edges(wire(plan), len(tokens), generator)
     causal = np.tril(np.ones((len(tokens), len(tokens))))
     context = generator.random((plan.layers, plan.heads, len(tokens), len(tokens))) * causal
     memory = generator.random((len(plan.explicit_layers), plan.heads, len(tokens), plan.blocks, SLOTS))
     recording = Recording(context.astype(np.float16), memory.astype(np.float16))
-    return Run(describe_run(tokens, edges), select_strongest(scores, edges), scores, recording)
+    circuit = select_strongest(scores, edges)
+    kept = keep_parts(circuit, parts, generator) if parts else None
+    return Run(describe_run(tokens, edges), circuit, scores, recording, kept)
 
 
 @pytest.fixture(scope="session")

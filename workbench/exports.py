@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from workbench.exports_graphml import write_graphml
 from workbench.exports_json import write_json
-from workbench.exports_tables import write_edges, write_nodes
+from workbench.exports_tables import write_edges, write_nodes, write_parts
 from workbench.runs import Run
 from workbench.views.svg import draw_run
 
@@ -54,7 +54,7 @@ EXPORTS: dict[str, Export] = {
         "Figure (SVG)",
         ".svg",
         "image/svg+xml",
-        "a picture: scores are line widths and colours, not numbers",
+        "a picture: scores are line widths and colours, not numbers; units, slots and attention edges are not drawn",
         write_svg,
     ),
     "csv": Export(
@@ -62,7 +62,7 @@ EXPORTS: dict[str, Export] = {
         "Edges (CSV)",
         ".csv",
         "text/csv",
-        "edges alone; text that a spreadsheet would take for a formula starts with an apostrophe",
+        "edges alone, no nodes or parts; text that a spreadsheet would take for a formula starts with an apostrophe",
         write_edges,
     ),
     "csv-nodes": Export(
@@ -70,7 +70,16 @@ EXPORTS: dict[str, Export] = {
         "Nodes (CSV)",
         ".nodes.csv",
         "text/csv",
-        "nodes alone; text that a spreadsheet would take for a formula starts with an apostrophe",
+        "nodes alone, no edges or parts; text that a spreadsheet would take for a formula starts with an apostrophe",
         write_nodes,
+    ),
+    "csv-parts": Export(
+        "csv-parts",
+        "Parts (CSV)",
+        ".parts.csv",
+        "text/csv",
+        "parts alone (FFN and bank units, memory slots, attention edges), those that the run kept; text that a "
+        "spreadsheet would take for a formula starts with an apostrophe",
+        write_parts,
     ),
 }

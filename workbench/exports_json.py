@@ -15,10 +15,14 @@ from importlib import resources
 from typing import Any, NoReturn
 
 from circuits.circuit import Circuit
+from circuits.graph import wire
+from circuits.parts import PART_KINDS, KeptParts
 from probes.errors import UserError
 from workbench.exports_tables import find_token
+from workbench.parts import decode_parts, encode_parts
 from workbench.runs import Run, decode_circuit, list_tokens, upgrade
-from workbench.views.describe import describe_node
+from workbench.views.describe import describe_node, describe_part
+from workbench.views.memories import find_source
 
 FORMAT = "memory-circuits/circuit"
 VERSION = 2
@@ -39,10 +43,14 @@ COPIED = (
 
 @dataclass(frozen=True, slots=True)
 class CircuitFile:
-    """A circuit read from a file; `about` holds the document's keys that `COPIED` names."""
+    """A circuit read from a file; `about` holds the document's keys that `COPIED` names.
+
+    `parts` are the strongest FFN units, slots and attention edges, None where the run kept none.
+    """
 
     about: dict[str, Any]
     circuit: Circuit
+    parts: KeptParts | None = None
 
     @property
     def tokens(self) -> list[str]:
@@ -84,7 +92,20 @@ def encode_document(run: Run) -> dict[str, Any]:
         "nodes": nodes,
         "edges": [asdict(edge) for edge in circuit.edges],
         "moves": [asdict(move) for move in circuit.moves],
+        **({} if run.parts is None else {"parts": spell_parts(run, run.parts)}),
     }
+
+
+def spell_parts(run: Run, kept: KeptParts) -> dict[str, Any]:
+    """Kept parts as a JSON object, each with its position, tokens and a sentence."""
+    value = encode_parts(kept)
+    for part, entry in zip(kept.parts, value["list"], strict=True):
+        source = find_source(run, part.component)
+        entry["position"] = part.position
+        entry["token"] = find_token(run.tokens, part.position)
+        entry["source"] = source
+        entry["label"] = describe_part(part, run.tokens, source, kept.unit)
+    return value
 
 
 def write_json(run: Run) -> bytes:
@@ -146,6 +167,18 @@ def check_references(document: dict[str, Any], circuit: Circuit) -> None:
                     raise UserError(f"not a circuit file: {field} is {item[end]!r}, which no node has as id")
 
 
+def check_parts(document: dict[str, Any], parts: KeptParts) -> None:
+    """Raise UserError, naming the field, for a part that contradicts its id or stands beyond the prompt."""
+    for index, (part, listed) in enumerate(zip(parts.parts, document["parts"]["list"], strict=True)):
+        field = f"$.parts.list[{index}]"
+        meant = {"kind": PART_KINDS[part.component.kind], "position": part.position}
+        for name, value in meant.items():
+            if listed[name] != value:
+                raise UserError(f"not a circuit file: {field}.{name} is {listed[name]!r}, its id says {value!r}")
+        if part.position >= len(list_tokens(document)):
+            raise UserError(f"not a circuit file: {field}.position is {part.position}, beyond the prompt's tokens")
+
+
 # Characters of an error message; a longer one loses its middle.
 LONGEST_FAULT = 300
 
@@ -197,4 +230,7 @@ def read_json(data: bytes) -> CircuitFile:
         raise UserError(f"not a circuit file: {fault}")
     circuit = decode_circuit(spell_floats(document))
     check_references(document, circuit)
-    return CircuitFile({name: document[name] for name in COPIED}, circuit)
+    parts = decode_parts(document.get("parts"), wire(circuit.plan))
+    if parts is not None:
+        check_parts(document, parts)
+    return CircuitFile({name: document[name] for name in COPIED}, circuit, parts)

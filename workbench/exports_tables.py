@@ -1,4 +1,4 @@
-"""A circuit's edges or nodes as comma-separated values that no spreadsheet takes for formulas."""
+"""A circuit's edges, nodes or parts as comma-separated values that no spreadsheet takes for formulas."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import io
 from collections.abc import Sequence
 
 from circuits.graph import split_node
+from circuits.parts import PART_KINDS
 from workbench.runs import Run
-from workbench.views.describe import name_component
+from workbench.views.describe import name_component, name_part
+from workbench.views.memories import find_source
 
 EDGE_COLUMNS = ("writer", "reader", "role", "position", "token", "score", "unit", "method", "ablation", "metric")
 NODE_COLUMNS = (
@@ -20,6 +22,26 @@ NODE_COLUMNS = (
     "position",
     "token",
     "score",
+    "unit",
+    "method",
+    "ablation",
+    "metric",
+    "label",
+)
+PART_COLUMNS = (
+    "part",
+    "kind",
+    "reader",
+    "layer",
+    "head",
+    "block",
+    "number",
+    "position",
+    "token",
+    "source",
+    "score",
+    "contribution",
+    "renormalised",
     "unit",
     "method",
     "ablation",
@@ -70,3 +92,21 @@ def write_nodes(run: Run) -> bytes:
         measured = node.score, circuit.unit, circuit.method, circuit.ablation, circuit.metric
         rows.append((node.id, str(part.kind), *place, *measured, name_component(part)))
     return write_table(NODE_COLUMNS, rows)
+
+
+def write_parts(run: Run) -> bytes:
+    """The kept parts, kind by kind, strongest first; the heading alone for a run that kept none.
+
+    `number` is the unit, slot or source position; `reader` is empty where all readers lose the part.
+    """
+    kept, rows = run.parts, []
+    for part in kept.parts if kept is not None else ():
+        component, source = part.component, find_source(run, part.component)
+        place = component.layer, component.head, component.block, component.part, part.position
+        texts = find_token(run.tokens, part.position), source
+        scores = part.score, part.contribution, part.renormalised
+        assert kept is not None
+        measured = kept.unit, kept.method, kept.ablation, kept.metric
+        row = (part.id, PART_KINDS[component.kind], part.reader, *place, *texts, *scores, *measured)
+        rows.append((*row, name_part(component)))
+    return write_table(PART_COLUMNS, rows)

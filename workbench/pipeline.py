@@ -17,9 +17,10 @@ from probes.progress import Tick, quiet
 from workbench.answers import Condition
 from workbench.cases import Case, build_inputs, resolve
 from workbench.engine import Engine, open_engine
+from workbench.parts import list_kinds
 from workbench.provenance import build_command, describe_memories, list_versions
 from workbench.runs import Recording, Run
-from workbench.settings import METHODS, Question, Settings, read_question
+from workbench.settings import METHODS, Question, Settings, read_question, restore_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from circuits.circuit import Circuit, EdgeScores
     from circuits.faithfulness import Faithfulness
+    from circuits.parts import KeptParts
     from circuits.problem import Problem
     from circuits.selection import Goal
 
@@ -42,10 +44,12 @@ def trace(engine: Engine, question: Question, settings: Settings, tick: Tick = q
     cases = resolve(engine, question, settings)
     conditions = ask(engine, question, settings, tick) if not question.several else ()
     problem = pose(engine, cases, settings, tick)
+    check_readers(problem, settings)
     scores = score(problem, settings, tick)
     pairs = score_pairs(engine, cases, settings, tick) if settings.selection == "stable" else None
     recording = record_attention(problem)
     circuit, notes = select(scores, problem, recording, settings, pairs)
+    parts = keep_parts(problem, cases, circuit, settings, tick) if settings.parts else None
     faithfulness = evaluate(problem, circuit, settings, tick)
     about = {
         "question": question.to_json(),
@@ -61,7 +65,7 @@ def trace(engine: Engine, question: Question, settings: Settings, tick: Tick = q
         "versions": list_versions(),
         "command": build_command(question, settings),
     }
-    return Run(about=round_trip(about), circuit=circuit, scores=scores, recording=recording)
+    return Run(about=round_trip(about), circuit=circuit, scores=scores, recording=recording, parts=parts)
 
 
 def ask(engine: Engine, question: Question, settings: Settings, tick: Tick = quiet) -> tuple[Condition, ...]:
@@ -72,11 +76,17 @@ def ask(engine: Engine, question: Question, settings: Settings, tick: Tick = qui
 
 
 def pose(
-    engine: Engine, cases: Sequence[Case], settings: Settings, tick: Tick = quiet, summed: bool | None = None
+    engine: Engine,
+    cases: Sequence[Case],
+    settings: Settings,
+    tick: Tick = quiet,
+    summed: bool | None = None,
+    parts: bool | None = None,
 ) -> Problem:
     """Problem of one case or several: clean and ablated run recorded, metric set up.
 
-    `summed` as in `pose_problem`: by default positions are summed when there are several cases.
+    `summed` as in `pose_problem`: by default positions are summed when there are several cases. `parts` records what
+    writers are made of, by default where the settings ask for parts.
     """
     from circuits.limits import explain_memory
     from circuits.problem import pose_problem
@@ -92,6 +102,7 @@ def pose(
             tick=tick,
             differentiable=METHODS[settings.method].reuses_run,
             attention=True,
+            parts=bool(settings.parts) if parts is None else parts,
         )
 
 
@@ -110,6 +121,22 @@ def score(problem: Problem, settings: Settings, tick: Tick) -> EdgeScores:
     from circuits.scoring import score as score_edges
 
     return score_edges(problem, settings.method, settings.choose_options(), tick)
+
+
+def check_readers(problem: Problem, settings: Settings) -> None:
+    """Raise UserError when one of the readers that parts are to be scored into is not there."""
+    for name in settings.into:
+        problem.wiring.find_reader(name)
+
+
+def keep_parts(problem: Problem, cases: Sequence[Case], circuit: Circuit, settings: Settings, tick: Tick) -> KeptParts:
+    """The strongest FFN units, bank units, memory slots and attention edges."""
+    from circuits.part_selection import score_parts, select_parts
+
+    kinds, left_out = list_kinds(cases)
+    readers = settings.into or ("logits",)
+    table = score_parts(problem, readers, kinds, tick)
+    return select_parts(table, {node.id for node in circuit.nodes}, settings.parts, readers, left_out)
 
 
 def score_pairs(engine: Engine, cases: Sequence[Case], settings: Settings, tick: Tick) -> np.ndarray:
@@ -243,16 +270,19 @@ def check_node(engine: Engine, run: Run, node: str, tick: Tick = quiet) -> Check
     return Check(node, estimate, exact, unit, run.scores.method, run.scores.ablation, own)
 
 
-def restore_problem(engine: Engine, run: Run, tick: Tick = quiet) -> Problem:
-    """Problem of a saved run. Raises UserError when model or tokens are no longer those of the run."""
-    settings, question = Settings(**run.about["settings"]), read_question(run.about["question"])
+def restore_problem(engine: Engine, run: Run, tick: Tick = quiet, parts: bool | None = None) -> Problem:
+    """Problem of a saved run; `parts` as in `pose`.
+
+    Raises UserError when model or tokens are no longer those of the run.
+    """
+    settings, question = restore_settings(run.about["settings"]), read_question(run.about["question"])
     cases = resolve(engine, question, settings)
     if engine.model.sha256 != run.about["model"]["sha256"]:
         raise UserError("the loaded model is not the one of this run (its hash differs): trace again")
     now = [(list(case.pair.clean_ids), list(case.pair.answer_ids)) for case in cases]
     if now != [(pair["clean_ids"], pair["answer_ids"]) for pair in run.pairs]:
         raise UserError("the question no longer gives the run's tokens (facts or tokenizer changed): trace again")
-    return pose(engine, cases, settings, tick)
+    return pose(engine, cases, settings, tick, parts=parts)
 
 
 def round_trip(about: dict[str, Any]) -> dict[str, Any]:

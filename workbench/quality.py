@@ -19,7 +19,7 @@ from probes.progress import Tick, quiet
 from workbench.engine import Engine
 from workbench.pipeline import restore_problem, round_trip
 from workbench.runs import Run
-from workbench.settings import METHODS, Settings
+from workbench.settings import METHODS, restore_settings
 from workbench.storage import read_bytes, write_file
 from workbench.variants import compare_variants
 
@@ -78,7 +78,7 @@ def measure_part(part: str, engine: Engine, run: Run, problem: Problem, effort: 
     if part == "ablations":
         return asdict(measure_quality(problem, run.circuit, effort.draws, effort.seed, tick))
     if part == "overlap":
-        settings = Settings(**run.about["settings"])
+        settings = restore_settings(run.about["settings"])
         return [asdict(variant) for variant in compare_variants(engine, run, settings, tick)]
     method = METHODS.get(run.scores.method)
     if method is not None and (method.exact or method.level == "nodes"):

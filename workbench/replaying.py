@@ -11,9 +11,10 @@ import numpy as np
 from circuits.circuit import Circuit
 from probes.progress import Tick, quiet
 from workbench.engine import Engine
+from workbench.parts import encode_parts
 from workbench.pipeline import trace
 from workbench.runs import Run
-from workbench.settings import Settings, read_question
+from workbench.settings import read_question, restore_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Difference:
 
 def replay(run: Run, engine: Engine, tick: Tick = quiet) -> tuple[Difference, ...]:
     """Trace the run's question again on `engine` and compare; empty when every number is the same."""
-    again = trace(engine, read_question(run.about["question"]), Settings(**run.about["settings"]), tick)
+    again = trace(engine, read_question(run.about["question"]), restore_settings(run.about["settings"]), tick)
     return compare_runs(run, again)
 
 
@@ -52,7 +53,17 @@ def compare_runs(first: Run, second: Run) -> tuple[Difference, ...]:
     for name, (a, b) in arrays.items():
         rows += compare_arrays(name, a, b)
     rows += compare_circuits(first.circuit, second.circuit)
+    rows += compare_values("parts", spread_parts(first), spread_parts(second))
     return tuple(rows)
+
+
+def spread_parts(run: Run) -> dict[str, Any]:
+    """Kept parts of a run by their ids (and readers), so that they are compared one by one; empty without any."""
+    if run.parts is None:
+        return {}
+    value = encode_parts(run.parts)
+    by_name = {f"{part['id']} {part['reader']}".rstrip(): part for part in value.pop("list")}
+    return value | by_name
 
 
 def compare_values(name: str, first: Any, second: Any) -> Iterator[Difference]:

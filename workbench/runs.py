@@ -21,7 +21,9 @@ import numpy as np
 
 from circuits.circuit import Circuit, Edge, EdgeScores, Move, build_node
 from circuits.graph import Plan, wire
+from circuits.parts import KeptParts
 from probes.errors import UserError
+from workbench.parts import decode_parts, encode_parts
 from workbench.storage import read_bytes, write_folder
 
 FORMAT = "memory-circuits/run"
@@ -46,13 +48,15 @@ class Recording:
 class Run:
     """A finished trace. `about` is the JSON object of run.json less the circuit; see `docs/run-format.md`.
 
-    `recording` is empty for a run over several pairs: attention patterns belong to one prompt.
+    `recording` is empty for a run over several pairs: attention patterns belong to one prompt. `parts` are the
+    strongest FFN units, slots and attention edges, None where they were not asked for.
     """
 
     about: dict[str, Any]
     circuit: Circuit
     scores: EdgeScores
     recording: Recording
+    parts: KeptParts | None = None
 
     @property
     def pairs(self) -> list[dict[str, Any]]:
@@ -163,6 +167,7 @@ def encode_run(run: Run) -> dict[str, bytes]:
         "version": VERSION,
         **run.about,
         "circuit": encode_circuit(run.circuit),
+        **({} if run.parts is None else {"parts": encode_parts(run.parts)}),
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(arrays.items())},
     }
     text = json.dumps(about, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False)
@@ -214,9 +219,10 @@ def load_run(folder: Path) -> Run:
             unit=circuit.unit,
         )
         recording = Recording(arrays["recording.npz"]["context"], arrays["recording.npz"]["memory"])
+        parts = decode_parts(about.pop("parts", None), scores.wiring)
     except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(f"{folder} is not a whole run ({type(error).__name__}: {error}): trace again") from None
-    return Run(about=about, circuit=circuit, scores=scores, recording=recording)
+    return Run(about=about, circuit=circuit, scores=scores, recording=recording, parts=parts)
 
 
 def list_runs(folder: Path) -> list[tuple[Path, dict[str, Any]]]:

@@ -101,6 +101,8 @@ class Settings:
     edge, `solver_seconds` the time that `optimal` may take, `steps` the points of the path of an integrated gradient,
     `updates` the length of `edge-masks`' training.
     `device_map` spreads a large model over devices (then `device` is not used).
+    `parts` is how many of the strongest FFN units, bank units, memory slots and attention edges are kept of each (0: they
+    are not scored), as nodes and into each reader of `into` (empty: into the logits).
     """
 
     model: str = "shipped"
@@ -122,6 +124,8 @@ class Settings:
     device: str = "auto"
     device_map: str | None = None
     trust_remote_code: bool = False
+    parts: int = 0
+    into: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise UserError for the first setting that is outside its table or range."""
@@ -139,12 +143,20 @@ class Settings:
             ("steps", 1, 1000),
             ("updates", 1, 100_000),
             ("seed", 0, 2**31 - 1),
+            ("parts", 0, 10_000),
         ):
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"{name} is {getattr(self, name)}: choose a whole number from {low} to {high}")
         for name in ("threshold", "solver_seconds"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{name} is {getattr(self, name)}: choose a number above 0")
+        if self.into and not self.parts:
+            raise UserError("--into names readers for parts: say with --parts how many to keep, or leave it out")
+        if self.parts and self.metric == "kl":
+            raise UserError(
+                "parts are scored by the gradient at the clean run, where KL is flat: leave --parts out, or choose "
+                "another metric"
+            )
 
     def choose_options(self) -> Options:
         """What the methods take from the settings."""
@@ -152,7 +164,7 @@ class Settings:
 
     def to_json(self) -> dict[str, object]:
         """As a JSON object, one key a setting."""
-        return asdict(self)
+        return asdict(self) | {"into": list(self.into)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,3 +230,13 @@ def read_question(value: dict[str, Any]) -> Question:
         return Question(**{**value, "facts": tuple(value.get("facts", ()))})
     except TypeError as error:
         raise UserError(f"the run's question is not one of this release ({error}): trace again") from None
+
+
+def restore_settings(value: dict[str, Any]) -> Settings:
+    """Settings of their JSON object, checked. Raises UserError when they are of another release."""
+    try:
+        settings = Settings(**{**value, "into": tuple(value.get("into", ()))})
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"the run's settings are not those of this release ({error}): trace again") from None
+    settings.check()
+    return settings

@@ -32,12 +32,13 @@ def look_at(sketch: Sketch, layer: int, head: int, *subjects: str) -> None:
 def plant_unit_fact(seed: int) -> Planted:
     """An FFN unit knows that France has Paris; a head carries it from the subject to the end."""
     sketch = Sketch(3, WORDS, ("paris", "answer"), seed)
-    sketch.fire(0, detect("France"), {"paris": 1 / FIRING})
+    unit = sketch.fire(0, detect("France"), {"paris": 1 / FIRING})
     look_at(sketch, 1, 1, "France", "Italy")
     sketch.move(1, 1, 0, {"paris": 1.0}, {"answer": 1.0})
     sketch.read_out("Paris", {"answer": GAIN})
     edges = ((SUBJECT, "embed", "m0"), (SUBJECT, "m0", "a1.kv0.v"), (LAST, "a1.h1", "logits"))
-    return Planted(sketch, QUESTION, OTHER, "Paris", "Rome", edges)
+    parts = ((SUBJECT, f"m0.u{unit}"), (LAST, f"a1.h1.p{SUBJECT}"))
+    return Planted(sketch, QUESTION, OTHER, "Paris", "Rome", edges, parts=parts)
 
 
 def plant_bank_fact(seed: int) -> Planted:
@@ -53,8 +54,9 @@ def plant_bank_fact(seed: int) -> Planted:
     up[0][0, 0, 1] = sketch.spell({"one": 1.0})
     down[0][0, 0, 1] = sketch.spell({"paris": 1 / FIRING})
     edges = ((SUBJECT, "embed", "f0.l0"), (SUBJECT, "f0.l0", "a1.kv0.v"), (LAST, "a1.h1", "logits"))
-    bank = BankBlocks((0, 0), layers, {"gate": gate, "up": up, "down": down})
-    return Planted(sketch, QUESTION, OTHER, "Paris", "Rome", edges, attachment=Attachment(bank=bank))
+    bank = Attachment(bank=BankBlocks((0, 0), layers, {"gate": gate, "up": up, "down": down}))
+    parts = ((SUBJECT, "f0.l0.u1"), (LAST, f"a1.h1.p{SUBJECT}"))
+    return Planted(sketch, QUESTION, OTHER, "Paris", "Rome", edges, attachment=bank, parts=parts)
 
 
 def plant_explicit_fact(seed: int) -> Planted:
@@ -69,7 +71,9 @@ def plant_explicit_fact(seed: int) -> Planted:
         sketch.read_out(word, {feature: GAIN})
     edges = ((SUBJECT, "embed", "a0.kv0.v"), (LAST, "a0.h1", "x1.h2.b0.q"), (LAST, "x1.h2.b0", "logits"))
     attachment = Attachment(explicit=write_slots(sketch, len(answers)))
-    return Planted(sketch, QUESTION, OTHER, "Paris", "Rome", edges, attachment=attachment)
+    # The answer's slot, and the foil's, which the counterfactual reads instead.
+    parts = ((LAST, f"a0.h1.p{SUBJECT}"), (LAST, "x1.h2.b0.s0"), (LAST, "x1.h2.b0.s1"))
+    return Planted(sketch, QUESTION, OTHER, "Paris", "Rome", edges, attachment=attachment, parts=parts)
 
 
 def write_slots(sketch: Sketch, answers: int) -> ExplicitBlocks:
@@ -91,10 +95,12 @@ def plant_two_hops(seed: int) -> Planted:
     """A unit knows Anna's mother, a head carries her to the end, and there another unit knows where she lives."""
     words = ("the", "mother", "of", "Anna", "Emma", "lives", "in", "Oslo", "Rome")
     sketch = Sketch(4, words, ("mother is Berta", "asked Berta", "oslo"), seed)
-    sketch.fire(0, detect("Anna"), {"mother is Berta": 1 / FIRING})
+    mother = sketch.fire(0, detect("Anna"), {"mother is Berta": 1 / FIRING})
     look_at(sketch, 1, 1, "Anna", "Emma")
     sketch.move(1, 1, 0, {"mother is Berta": 1.0}, {"asked Berta": 1.0})
-    sketch.fire(2, detect("asked Berta"), {"oslo": 1 / FIRING})
+    home = sketch.fire(2, detect("asked Berta"), {"oslo": 1 / FIRING})
     sketch.read_out("Oslo", {"oslo": GAIN})
     edges = ((4, "embed", "m0"), (4, "m0", "a1.kv0.v"), (6, "a1.h1", "m2"), (6, "m2", "logits"))
-    return Planted(sketch, "the mother of Anna lives in", "the mother of Emma lives in", "Oslo", "Rome", edges)
+    parts = ((4, f"m0.u{mother}"), (6, "a1.h1.p4"), (6, f"m2.u{home}"))
+    questions = "the mother of Anna lives in", "the mother of Emma lives in"
+    return Planted(sketch, *questions, "Oslo", "Rome", edges, parts=parts)

@@ -14,6 +14,8 @@ from probes.attachments import NOTHING, Attachment
 
 # One edge: position, writer, reader, by the names of `circuits/graph.py`.
 PlantedEdge = tuple[int, str, str]
+# One unit, slot or attention edge: position and name.
+PlantedPart = tuple[int, str]
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Planted:
     """A model with its question. `edges` are all edges over which what differs between the prompts reaches the metric.
 
     `unseen` are those of them whose ablation alone changes nothing, by the nature of the circuit; each stands with
-    the edges without which it does matter: with those ablated, ablating it too changes the metric.
+    the edges without which it does matter: with those ablated, ablating it too changes the metric. `parts` are the
+    units, slots and attention edges that these edges run through, where each alone changes the metric.
     """
 
     sketch: Sketch
@@ -32,6 +35,7 @@ class Planted:
     edges: tuple[PlantedEdge, ...]
     unseen: Mapping[PlantedEdge, tuple[PlantedEdge, ...]] = field(default_factory=dict)
     attachment: Attachment = NOTHING
+    parts: tuple[PlantedPart, ...] = ()
 
 
 def mark_edges(edges: Iterable[PlantedEdge], wiring: Wiring, positions: int) -> Bool[np.ndarray, "pos writer reader"]:

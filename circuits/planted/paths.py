@@ -32,7 +32,8 @@ def plant_induction(seed: int) -> Planted:
         (5, "embed", "a1.h2.q"),
         (5, "a1.h2", "logits"),
     )
-    return Planted(sketch, "x A B y A", "x D C y E", "B", "C", edges)
+    parts = ((3, "a0.h0.p2"), (5, "a1.h2.p3"))
+    return Planted(sketch, "x A B y A", "x D C y E", "B", "C", edges, parts=parts)
 
 
 def plant_redundancy(seed: int) -> Planted:

@@ -40,4 +40,5 @@ def pose_planted(planted: Planted) -> Problem:
     clean, other = (torch.tensor([model.encode(text)]) for text in (planted.clean, planted.counterfactual))
     answer, foil = model.encode_plain(planted.answer), model.encode_plain(planted.foil)
     readout = build_readout([clean.shape[1]], [answer], [foil])
-    return pose_problem(model, Inputs(clean, other, planted.attachment, planted.attachment, readout))
+    inputs = Inputs(clean, other, planted.attachment, planted.attachment, readout)
+    return pose_problem(model, inputs, attention=True, parts=True)

@@ -9,20 +9,25 @@ not flatter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from circuits.attention import remove_attention
 from circuits.faithfulness import measure_kept, normalise
+from circuits.graph import Component, Kind, parse_component
 from circuits.methods import Options
+from circuits.part_selection import score_parts
+from circuits.parts import PART_KINDS
 from circuits.planted.model import Planted, mark_edges
 from circuits.planted.planting import PLANTERS, pose_planted
 from circuits.problem import Problem
+from circuits.removal import remove_parts
 from circuits.scoring import score
-from probes.progress import Tick
+from probes.progress import Tick, quiet
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +64,32 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """How well planted parts of one kind are found among all parts of that kind, at all positions.
+
+    `worst` is the rank of the lowest planted one (1 is the top) by its absolute estimate, `weakest` that estimate and
+    `strongest` the largest of any other part, `exact` the smallest exact drop of a planted one; the last three in
+    absolute value, as shares of the metric's whole change. Parts are removed as `ablated`.
+    """
+
+    family: str
+    seed: int
+    kind: str
+    parts: int
+    planted: int
+    worst: int
+    weakest: float
+    strongest: float
+    exact: float
+
+
+@dataclass(frozen=True, slots=True)
 class Validation:
-    """Every planted model, and every method's scores on each."""
+    """Every planted model, every method's scores on each, and where its planted parts come out."""
 
     sizes: tuple[Size, ...]
     scores: tuple[Score, ...]
+    findings: tuple[Finding, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -110,11 +136,47 @@ def describe_size(
     )
 
 
+def find_parts(planted: Planted, problem: Problem, family: str, seed: int) -> Iterator[Finding]:
+    """Where the planted parts of each kind come out, and what removing them does."""
+    change = abs(problem.metric_clean - problem.metric_ablated)
+    if not planted.parts:
+        return
+    table = score_parts(problem, (), tuple(PART_KINDS), quiet)
+    total = sum(scores.values.size for scores in table.scores)
+    for kind, name in PART_KINDS.items():
+        components = [(parse_component(part, problem.wiring.plan.layers), pos) for pos, part in planted.parts]
+        wanted = [(component, position) for component, position in components if component.kind is kind]
+        if not wanted:
+            continue
+        ranked = table.rank(total, "", "ablated", (kind,))
+        sizes = {(part.component, part.position): abs(part.score) / change for part in ranked}
+        order = list(sizes)
+        drops = [abs(remove_part(problem, *part)) / change for part in wanted]
+        yield Finding(
+            family=family,
+            seed=seed,
+            kind=name,
+            parts=len(order),
+            planted=len(wanted),
+            worst=1 + max(order.index(part) for part in wanted),
+            weakest=min(sizes[part] for part in wanted),
+            strongest=max(size for part, size in sizes.items() if part not in wanted),
+            exact=min(drops),
+        )
+
+
+def remove_part(problem: Problem, part: Component, position: int) -> float:
+    """Exact drop of the metric without one part, as ablated."""
+    if part.kind is Kind.HEAD:
+        return float(remove_attention(problem, [(part.layer, part.head, position, part.part)], quiet, "ablated"))
+    return float(remove_parts(problem, [(part, position)], quiet))
+
+
 def validate(
     families: Sequence[str], methods: Sequence[str], seeds: Sequence[int], options: Options, tick: Tick
 ) -> Validation:
-    """Score every planted model of these families and seeds by these methods."""
-    sizes, scores = [], []
+    """Score every planted model of these families and seeds by these methods, and its parts."""
+    sizes, scores, findings = [], [], list[Finding]()
     pairs = [(family, seed) for family in families for seed in seeds]
     for done, (family, seed) in enumerate(pairs):
         planted = PLANTERS[family](seed)
@@ -130,4 +192,5 @@ def validate(
             scores.append(Score(family, seed, method, *values))
             exact = found if method == "exact" else exact
         sizes.append(describe_size(planted, problem, family, seed, exact))
-    return Validation(tuple(sizes), tuple(scores))
+        findings += find_parts(planted, problem, family, seed)
+    return Validation(tuple(sizes), tuple(scores), tuple(findings))

@@ -38,7 +38,7 @@ def pose(shape: str, ablation: str = "counterfactual", memories: bool = True) ->
 def test_sources_add_up_to_their_head(shape: str, ablation: str, removal: Removal) -> None:
     """Over the sources of one destination, to the head's node score there."""
     problem = pose(shape, ablation)
-    found = attribute_attention(problem, quiet, removal)
+    (found,) = attribute_attention(problem, quiet, (removal,))
     nodes = attribute(problem, quiet).sum(dim=2).numpy()
     for layer in range(3):
         for head in range(4):
@@ -53,7 +53,7 @@ def test_sources_add_up_to_their_head(shape: str, ablation: str, removal: Remova
 def test_estimates_are_slopes_of_exact_removal(shape: str, removal: Removal) -> None:
     """A finite difference of the exactly measured metric agrees on the strongest edges."""
     problem = pose(shape)
-    found = attribute_attention(problem, quiet, removal)
+    (found,) = attribute_attention(problem, quiet, (removal,))
     step = 1e-2
     for flat in np.argsort(-np.abs(found.edges), axis=None)[:4]:
         edge = tuple(int(i) for i in np.unravel_index(flat, found.edges.shape))
@@ -77,7 +77,7 @@ def measure_pattern(problem: Problem, layer: int, head: int, query: int, row: to
 def test_removal_is_editing_the_pattern() -> None:
     """Contribution: the weight is 0. Renormalised: the other weights share it out. A slope is a weight's derivative."""
     problem = pose("llama", memories=False)
-    found = attribute_attention(problem, quiet)
+    (found,) = attribute_attention(problem, quiet)
     layer, head, query, key = 1, 2, 3, 1
     row = problem.clean_record.pattern[layer][0, head, query].detach()
     without = row.clone()
@@ -99,15 +99,15 @@ def test_a_head_without_another_source_reads_nothing() -> None:
     edge = (2, 1, 0, 0)
     values = [float(remove_attention(problem, [edge], quiet, removal)) for removal in ("contribution", "renormalised")]
     assert values[0] == pytest.approx(values[1], abs=1e-6)
-    found = [attribute_attention(problem, quiet, removal).edges[edge] for removal in ("contribution", "renormalised")]
-    assert found[0] == pytest.approx(found[1], abs=1e-6)
+    found = attribute_attention(problem, quiet, ("contribution", "renormalised"))
+    assert found[0].edges[edge] == pytest.approx(found[1].edges[edge], abs=1e-6)
 
 
 def test_what_has_no_meaning_is_refused() -> None:
     """Edges to the past's future, heads that are not there, and a mean edge."""
     problem = pose("llama", "mean")
     with pytest.raises(UserError, match="gives an attention edge no replacement"):
-        attribute_attention(problem, quiet, "ablated")
+        attribute_attention(problem, quiet, ("ablated",))
     with pytest.raises(UserError, match="sources stand before destinations"):
         remove_attention(problem, [(0, 0, 1, 2)], quiet)
     with pytest.raises(UserError, match="no head 4 in layer 0"):

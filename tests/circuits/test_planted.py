@@ -17,7 +17,7 @@ from circuits.patching import patch_everything
 from circuits.planted.families import FAMILIES
 from circuits.planted.model import Planted, PlantedEdge, mark_edges
 from circuits.planted.planting import PLANTERS, pose_planted
-from circuits.planted.validation import measure_auroc, measure_precision
+from circuits.planted.validation import find_parts, measure_auroc, measure_precision
 from circuits.problem import Problem
 from circuits.scoring import score
 from probes.progress import quiet
@@ -101,6 +101,28 @@ def rank(family: str, method: str, found: np.ndarray | None = None) -> float:
 def test_exact_patching_and_integrated_gradients_find_what_single_edges_show(family: str) -> None:
     assert rank(family, "exact", patch(family)) == 1.0
     assert rank(family, "eap-ig") >= 0.98
+
+
+@pytest.mark.parametrize("family", ["unit", "bank", "explicit", "two-hop"])
+def test_a_fact_in_one_part_comes_out_as_the_top_part(family: str) -> None:
+    """Planted units and slots rank above every other of their kind, and removing them moves the metric by as much."""
+    planted, problem = pose(family)
+    found = [finding for finding in find_parts(planted, problem, family, 0) if finding.kind != "attention edge"]
+    assert len(found) == 1
+    for finding in found:
+        assert finding.worst == finding.planted
+        assert finding.strongest < NOISE
+        # Either slot of the explicit memory carries half of the change: the answer's and the foil's.
+        assert finding.weakest > STRONG / (2 if family == "explicit" else 1)
+        assert finding.weakest == pytest.approx(finding.exact, abs=NOISE)
+
+
+@pytest.mark.parametrize("family", ["unit", "bank", "explicit", "two-hop", "induction"])
+def test_planted_attention_edges_matter_exactly(family: str) -> None:
+    """Each of them moves the metric by its whole change, whatever its estimate says where attention is saturated."""
+    planted, problem = pose(family)
+    (finding,) = [found for found in find_parts(planted, problem, family, 0) if found.kind == "attention edge"]
+    assert finding.exact > STRONG
 
 
 def test_background_is_drawn_and_the_circuit_is_not() -> None:

@@ -16,8 +16,9 @@ from streamlit.testing.v1 import AppTest
 
 from circuits.assembly import assemble
 from circuits.graph import Kind
+from circuits.parts import WEIGHED
 from circuits.selection import Goal, select_top
-from workbench import quality
+from workbench import checks, quality
 from workbench.runs import Recording, Run, save_run
 
 OpenPage = Callable[..., AppTest]
@@ -125,10 +126,69 @@ def test_a_node_is_checked_exactly(open_page: OpenPage, settle: Settle, saved: s
     app = open_page("circuit", run=saved, node=node)
     next(button for button in app.button if button.label == "Check exactly").click()
     app.run()
-    settle(app, f"check-{saved}")
+    settle(app, f"check-node-{saved}")
     assert not app.exception
     assert fake.calls[-1] == ("check", node)
     assert {"+0.500", "+0.250"} <= {metric.value for metric in app.metric}
+
+
+@pytest.mark.parametrize(
+    ("kind", "title"),
+    [
+        (Kind.MLP, "Strongest FFN units"),
+        (Kind.BANK, "Strongest units of the block"),
+        (Kind.EXPLICIT, "Strongest slots"),
+        (Kind.HEAD, "Strongest source positions"),
+    ],
+)
+def test_a_node_lists_its_parts_and_checks_one(
+    open_page: OpenPage,
+    settle: Settle,
+    runs: Path,
+    build_run: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Kind,
+    title: str,
+) -> None:
+    """Each kind with its tokens, estimates, unit, method and ablation; one of them is measured."""
+    run = build_run(edges=200, parts=3)
+    block = {"id": "d-1", "text": "a", "tokens": ["a", "*b*"], "kept": [[[0, 1, 1, 1, 1, -1]] * 2]}
+    run.about["memories"]["explicit"] = {"layers": [1], "blocks": [block, block]}
+    save_run(run, runs / "large")
+    node = next(n.id for n in run.circuit.nodes if n.component.kind is kind and n.position > 1)
+    assert run.parts is not None
+    parts = run.parts.list_of(node)
+    asked: list[str] = []
+
+    def check_part(engine: Any, run: Run, part: str, reader: str = "", tick: Any = None) -> checks.PartCheck:
+        asked.append(part)
+        ways = (checks.Measured("contribution", None, 0.25), checks.Measured("renormalised", 0.5, 0.125))
+        return checks.PartCheck(part, reader, ways, "logits", "eap", "counterfactual", False)
+
+    monkeypatch.setattr(checks, "check_part", check_part)
+    app = open_page("circuit", run="large", node=node)
+    assert not app.exception
+    page = texts(app)
+    assert title in page and "Estimated by EAP" in page and "in logits" in page and "counterfactual ablation" in page
+    tables = [frame.value for frame in app.dataframe if "part" in frame.value]
+    assert list(tables[0]["part"]) == [part.component.name for part in parts]
+    assert list(tables[0]["ablated"]) == [part.score for part in parts]
+    assert ("renormalised" in tables[0]) == (kind in WEIGHED) == ("token" in tables[0])
+    (box,) = [box for box in app.selectbox if box.label == "Part"]
+    box.select(parts[1].id).run()
+    next(button for button in app.button if button.label == "Check this part exactly").click()
+    settle(app.run(), "check-part-large")
+    assert not app.exception
+    assert asked == [parts[1].id]
+    (checked,) = [frame.value for frame in app.dataframe if "exact" in frame.value]
+    assert list(checked["exact"]) == [0.25, 0.125]
+    assert "made now" in texts(app)
+
+
+def test_a_run_without_parts_says_how_to_get_them(open_page: OpenPage, saved: str, run: Run) -> None:
+    app = open_page("circuit", run=saved, node=find_node(run, Kind.MLP))
+    assert not app.exception
+    assert "This run kept no FFN units" in texts(app)
 
 
 QUALITY: dict[str, Any] = {

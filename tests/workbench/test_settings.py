@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from probes.errors import UserError
-from workbench.settings import ABLATIONS, METHODS, METRICS, Question, Settings
+from workbench.settings import ABLATIONS, METHODS, METRICS, Question, Settings, restore_settings
 
 
 @pytest.mark.parametrize("table", [METHODS, ABLATIONS, METRICS])
@@ -21,9 +21,12 @@ def test_every_metric_has_a_unit() -> None:
 
 
 def test_the_defaults_are_valid_and_survive_json() -> None:
-    settings = Settings()
-    settings.check()
-    assert Settings(**json.loads(json.dumps(settings.to_json()))) == settings
+    for settings in (Settings(), Settings(parts=3, into=("m1", "logits"))):
+        assert restore_settings(json.loads(json.dumps(settings.to_json()))) == settings
+    older = {name: value for name, value in Settings().to_json().items() if name not in ("parts", "into")}
+    assert restore_settings(older) == Settings()
+    with pytest.raises(UserError, match="not those of this release"):
+        restore_settings({"colour": "red"})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,11 @@ from workbench import cli
 from workbench.documents import BEGIN, END, read_tables
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "validation.md"
-AUROC, PRECISION = "AUROC over all edges", "Average precision"
+AUROC, PRECISION, PARTS = "AUROC over all edges", "Average precision", "Planted parts"
+
+
+# Families whose fact lies in one part, and the kind of that part.
+KINDS = {"unit": "FFN unit", "bank": "bank unit", "explicit": "memory slot", "two-hop": "FFN unit"}
 
 
 def read_cells(tables: str) -> dict[tuple[str, str, str], str]:
@@ -35,6 +39,9 @@ def print_tables(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[tu
 def test_the_document_has_every_circuit_and_method() -> None:
     cells = read_cells(read_tables(DOCUMENT))
     assert {row for title, row, _ in cells if title == "Planted models"} == set(FAMILIES)
+    units = {f"{name}: {kind}" for name, kind in KINDS.items()}
+    rows = {row for title, row, _ in cells if title == PARTS}
+    assert units <= rows and {row.split(": ")[0] for row in rows} <= set(FAMILIES)
     for title in (AUROC, PRECISION):
         assert {column for heading, _, column in cells if heading == title} == set(FAMILIES)
         assert {row for heading, row, _ in cells if heading == title} == set(METHODS)
@@ -45,7 +52,7 @@ def test_measuring_again_gives_the_documents_numbers(capsys: pytest.CaptureFixtu
     found = print_tables(capsys, "--model", "induction", "--method", "eap", "--method", "eap-ig")
     kept = read_cells(read_tables(DOCUMENT))
     for cell, value in found.items():
-        if cell[0] != "Planted models":
+        if cell[0] in (AUROC, PRECISION):
             assert float(value) == pytest.approx(float(kept[cell]), abs=1e-3)
 
 
@@ -66,6 +73,7 @@ def test_one_circuit_as_json_and_into_a_document(tmp_path: Path, capsys: pytest.
     assert cli.main([*arguments, "--into", str(document), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     (size,), (score,) = found["sizes"], found["scores"]
+    assert [(part["kind"], part["worst"]) for part in found["findings"]] == [("FFN unit", 1), ("attention edge", 1)]
     assert (size["family"], size["planted"], score["method"]) == ("unit", 3, "eap")
     assert (read_cells(read_tables(document))[AUROC, "eap", "unit"] == "1.0000") == (score["auroc"] == 1)
     text = document.read_text()

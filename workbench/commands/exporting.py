@@ -6,18 +6,19 @@ import argparse
 import hashlib
 from pathlib import Path
 
+from probes.errors import UserError
 from workbench.commands.command import Answer, Command
 from workbench.commands.summaries import open_run
 from workbench.commands.terminal import clean_text
 from workbench.exports import EXPORTS
 from workbench.storage import write_file
 
-TABLES = {"edges": "csv", "nodes": "csv-nodes"}
+TABLES = {"edges": "csv", "nodes": "csv-nodes", "parts": "csv-parts"}
 
 
 def declare_export(parser: argparse.ArgumentParser) -> None:
     """The run, the format and the file."""
-    names = tuple(name for name in EXPORTS if name != TABLES["nodes"])
+    names = tuple(name for name in EXPORTS if name == "csv" or name not in TABLES.values())
     labels = "; ".join(f"{name}: {EXPORTS[name].label}" for name in names)
     parser.add_argument("run", metavar="RUN", help="folder of a run, or its name in the runs folder")
     parser.add_argument("--to", choices=names, required=True, help=labels)
@@ -31,6 +32,8 @@ def export_run(options: argparse.Namespace) -> Answer:
     """Write a run's circuit to a file, whole or not at all."""
     export = EXPORTS[TABLES[options.table] if options.to == "csv" else options.to]
     folder, run = open_run(options.run)
+    if export.name == TABLES["parts"] and run.parts is None:
+        raise UserError(f"{folder} kept no parts: trace the question again with --parts N")
     out = Path(options.out)
     data = export.write(run)
     write_file(out, data)

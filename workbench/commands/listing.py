@@ -8,6 +8,7 @@ from typing import Any
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
+from workbench.commands.part_lists import PARTS_SHOWN, add_parts
 from workbench.commands.summaries import format_summary, open_run, summarise_run
 from workbench.commands.terminal import clean_text, format_table
 from workbench.library import find_runs
@@ -20,6 +21,13 @@ def declare_show(parser: argparse.ArgumentParser) -> None:
     """The run, and how much of it."""
     parser.add_argument("run", metavar="RUN", help="folder of a run, or its name in the runs folder")
     parser.add_argument("--edges", metavar="N", type=int, default=0, help="also list the N strongest edges")
+    parser.add_argument(
+        "--parts",
+        metavar="N",
+        type=int,
+        default=PARTS_SHOWN,
+        help="of a run that kept parts, list the N strongest of each kind (default: %(default)s)",
+    )
 
 
 def show_run(options: argparse.Namespace) -> Answer:
@@ -34,6 +42,7 @@ def show_run(options: argparse.Namespace) -> Answer:
         summary["strongest_edges"] = [
             {"writer": edge.writer, "reader": edge.reader, "role": edge.role, "score": edge.score} for edge in edges
         ]
+    text = add_parts(run, options.parts, text, summary)
     return Answer({**summary, "versions": run.about["versions"], "command": run.about["command"]}, text)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from workbench import pipeline, quality
 from workbench.commands.command import Answer, Command
-from workbench.commands.questions import restore_settings
 from workbench.commands.summaries import format_number, open_run
 from workbench.commands.terminal import format_pairs, format_table, show_progress
+from workbench.settings import restore_settings
 
 DROPS_SHOWN = 5
 

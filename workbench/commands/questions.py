@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from typing import Any
 
 from circuits.selection import SELECTIONS
-from probes.errors import UserError
 from workbench.commands.command import list_choices
 from workbench.settings import ABLATIONS, METHODS, METRICS, READINGS, Question, Settings
 
@@ -140,6 +138,22 @@ def declare_method(parser: argparse.ArgumentParser) -> None:
         default=DEFAULTS.updates,
         help="length of the training of edge-masks (default: %(default)s)",
     )
+    group.add_argument(
+        "--parts",
+        metavar="N",
+        type=int,
+        default=DEFAULTS.parts,
+        help="also score every FFN unit, bank unit, memory slot and attention edge (by EAP, at the clean run) and keep "
+        "the N strongest of each; 0: none (default: %(default)s)",
+    )
+    group.add_argument(
+        "--into",
+        metavar="READER",
+        action="append",
+        default=[],
+        help="a reader such as a2.h1.q, a2.kv0.v, m2 or logits into which units and slots are scored too, beside their "
+        "scores as nodes; again for several (default: logits)",
+    )
     declare_seed(group)
 
 
@@ -166,16 +180,6 @@ def read_question(options: argparse.Namespace) -> Question:
 def read_settings(options: argparse.Namespace) -> Settings:
     """Settings of the options; those that a command does not offer keep their defaults. Raises UserError."""
     offered = {field.name: getattr(options, field.name, getattr(DEFAULTS, field.name)) for field in fields(Settings)}
-    settings = Settings(**offered)
-    settings.check()
-    return settings
-
-
-def restore_settings(value: dict[str, Any]) -> Settings:
-    """Settings that a run was made with. Raises UserError when they are of another release."""
-    try:
-        settings = Settings(**value)
-    except TypeError as error:
-        raise UserError(f"the run's settings are not those of this release ({error}): trace again") from None
+    settings = Settings(**{**offered, "into": tuple(offered["into"])})
     settings.check()
     return settings

@@ -11,6 +11,7 @@ from pathlib import Path
 from probes.errors import UserError
 from workbench import pipeline
 from workbench.commands.command import Answer, Command
+from workbench.commands.part_lists import PARTS_SHOWN, add_parts
 from workbench.commands.questions import (
     declare_method,
     declare_model,
@@ -62,7 +63,8 @@ def trace_question(options: argparse.Namespace) -> Answer:
         run = pipeline.trace(pipeline.open_engine(settings, tick), question, settings, tick)
     save_run(run, folder)
     summary = summarise_run(run, folder)
-    return Answer(summary, format_summary(summary))
+    text = add_parts(run, PARTS_SHOWN, format_summary(summary), summary)
+    return Answer(summary, text)
 
 
 TRACE = Command(

@@ -60,7 +60,7 @@ def validate_methods(options: argparse.Namespace) -> Answer:
 
 
 def render_tables(found: Validation) -> str:
-    """Three tables in Markdown: the planted models, AUROC, average precision; means over the seeds."""
+    """Four tables in Markdown: the planted models, AUROC, average precision (means over the seeds), planted parts."""
     return "\n\n".join(
         [
             "### Planted models",
@@ -69,6 +69,8 @@ def render_tables(found: Validation) -> str:
             render_scores(found, "auroc"),
             "### Average precision",
             render_scores(found, "precision"),
+            "### Planted parts",
+            render_findings(found),
         ]
     )
 
@@ -110,6 +112,20 @@ def render_scores(found: Validation, field: str) -> str:
         ]
         body.append([method, *cells])
     return render_table(["method", *families], body)
+
+
+def render_findings(found: Validation) -> str:
+    """One row a family and kind of part: how many there are, and how clearly the planted ones stand out."""
+    head = ["planted part", "parts of the kind", "planted", "rank of the lowest", "weakest planted", "strongest other"]
+    body = []
+    for family, kind in dict.fromkeys((finding.family, finding.kind) for finding in found.findings):
+        rows = [finding for finding in found.findings if (finding.family, finding.kind) == (family, kind)]
+        ranks = sorted({row.worst for row in rows})
+        rank = str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
+        shares = [[r.weakest for r in rows], [r.strongest for r in rows], [r.exact for r in rows]]
+        counts = str(rows[0].parts), str(rows[0].planted), rank
+        body.append([f"{family}: {kind}", *counts, *map(format_range, shares)])
+    return render_table([*head, "exact, weakest planted"], body)
 
 
 VALIDATE = Command(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from circuits.circuit import UNITS, Circuit, Edge, Move, Node
 from circuits.graph import Component, Kind
+from circuits.parts import KeptPart
 from workbench.settings import ABLATIONS, METHODS, METRICS
 from workbench.views.text import format_score, format_share, show_token
 
@@ -34,6 +35,20 @@ def name_component(component: Component) -> str:
             return "Output logits"
 
 
+def name_part(component: Component) -> str:
+    """A part in words: `FFN unit 17 of layer 3`, `Slot 4 of explicit memory 0, as read by head 1 of layer 3`."""
+    match component.kind:
+        case Kind.BANK:
+            return f"Unit {component.part} of the bank block of level {component.block} at layer {component.layer}"
+        case Kind.EXPLICIT:
+            reader = f"head {component.head} of layer {component.layer}"
+            return f"Slot {component.part} of explicit memory {component.block}, as read by {reader}"
+        case Kind.HEAD:
+            return f"What head {component.head} of layer {component.layer} brings from position {component.part}"
+        case _:
+            return f"FFN unit {component.part} of layer {component.layer}"
+
+
 def show_position(position: int, tokens: Sequence[str]) -> str:
     """A position with its token: `position 7 ·Paris`."""
     token = f" {show_token(tokens[position])}" if position < len(tokens) else ""
@@ -44,6 +59,14 @@ def describe_node(node: Node, tokens: Sequence[str], unit: str) -> str:
     """One line about a node: what, where, score with its unit."""
     score = "" if node.component.kind is Kind.LOGITS else f", score {format_score(node.score, unit)}"
     return f"{name_component(node.component)}, {show_position(node.position, tokens)}{score}"
+
+
+def describe_part(part: KeptPart, tokens: Sequence[str], source: str, unit: str) -> str:
+    """One line about a kept part: what, the token it brings, where, for which reader, score with its unit."""
+    brings = f" {show_token(source)}" if source else ""
+    into = f" for {part.reader} alone" if part.reader else ""
+    place = show_position(part.position, tokens)
+    return f"{name_part(part.component)}{brings}, at {place}{into}, score {format_score(part.score, unit)}"
 
 
 def describe_edge(edge: Edge, unit: str) -> str:

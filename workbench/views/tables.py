@@ -8,9 +8,11 @@ from typing import Any
 
 from circuits.circuit import Circuit, Edge, Move
 from circuits.graph import split_node
+from circuits.parts import KeptPart
 from probes.facts import Fact
 from workbench.runs import Run
 from workbench.views.describe import ROLES
+from workbench.views.memories import find_source
 from workbench.views.text import show_line, show_token
 
 Columns = dict[str, list[Any]]
@@ -104,6 +106,18 @@ def tabulate_moves(moves: Sequence[Move], tokens: Sequence[str], other: str) -> 
         "from" if other == "source" else "to": [name_end(getattr(move, other), tokens) for move in ordered],
         "attention": [move.weight for move in ordered],
     }
+
+
+def tabulate_parts(run: Run, parts: Sequence[KeptPart]) -> Columns:
+    """Parts of one node, in their order: the token that each brings, and its estimates by way of removal."""
+    columns: Columns = {"part": [part.component.name for part in parts]}
+    sources = [find_source(run, part.component) for part in parts]
+    if any(sources):
+        columns["token"] = [show_token(source) if source else "" for source in sources]
+    columns["ablated"] = [part.score for part in parts]
+    if any(part.contribution is not None for part in parts):
+        columns |= {name: [getattr(part, name) for part in parts] for name in ("contribution", "renormalised")}
+    return columns
 
 
 def tabulate_circuit(circuit: Circuit, edges: int) -> Columns:
