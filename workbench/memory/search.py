@@ -69,6 +69,8 @@ def read_vectors(bank: MemoryBank, part: Part, encoder: Encoder, tick: Tick) -> 
     path = bank.folder / "search" / encoder.name / part.shard
     if not path.is_file():
         texts = read_entries(bank.folder, part, ["text"]).column("text").to_pylist()
+        if None in texts:
+            raise UserError(f"{bank.folder} was compressed from a bank without texts, so there is nothing to search")
         pieces = []
         for start in range(0, len(texts), TEXTS):
             tick(f"embedding {part.name}", start, len(texts))
