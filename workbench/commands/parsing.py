@@ -12,7 +12,7 @@ from probes.errors import UserError
 from workbench.commands.application import APP
 from workbench.commands.asking import ASK
 from workbench.commands.command import PROGRAM, Command
-from workbench.commands.compressing import COMPRESS
+from workbench.commands.compressing import COMPRESS, FIDELITY
 from workbench.commands.demo import EVALUATE, EXPERIMENTS, TRAIN
 from workbench.commands.exporting import EXPORT
 from workbench.commands.facts import FACTS
@@ -45,6 +45,7 @@ COMMANDS: tuple[Command, ...] = (
     COSTS,
     *MEMORY,
     COMPRESS,
+    FIDELITY,
 )
 FAMILIES = {
     "demo": "Train the demo model again, or measure it.",
