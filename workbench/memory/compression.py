@@ -28,7 +28,7 @@ from probes.errors import UserError
 from probes.memory_bank import MemoryBank, check_shard
 from probes.memory_format import ENTRIES, HEAD, VERSION, Head, Part, read_entries
 from probes.progress import Tick
-from workbench.memory.search import load_faiss
+from workbench.memory.indexes import load_faiss
 from workbench.memory.store import lock_folder, prepare_folder, remove_leftovers, write_tables
 from workbench.storage import write_file
 
