@@ -1,4 +1,7 @@
-"""A bank of explicit memories read from disk: only the rows that are asked for, through memory-mapped shards."""
+"""A bank of explicit memories read from disk: only the rows that are asked for, through memory-mapped shards.
+
+A compressed bank reads like any other: vectors are decoded as they are read.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from probes.codebooks import CODEBOOKS, SIDES, Codebooks, open_codebooks
 from probes.descriptions import hash_file, require_model
 from probes.errors import UserError
 from probes.explicit import ExplicitMemories, require_rotary
@@ -21,6 +25,8 @@ from probes.models import Model
 
 TENSORS = ("keys", "values", "positions")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# The same as safetensors calls them.
+STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,7 @@ class MemoryBank:
     head: Head
     sha256: str
     ids: pa.ChunkedArray = field(repr=False)
+    codebooks: Codebooks | None = field(default=None, repr=False)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -51,6 +58,26 @@ class MemoryBank:
     def slots(self) -> int:
         """Tokens kept per key-value head."""
         return self.head.slots
+
+    def describe(self) -> dict[str, Any]:
+        """How the memories were written and how they are kept, as a JSON object; bytes are of one memory's tensors."""
+        head = self.head
+        size = head.read_code().bytes if head.code else head.d_head * PRECISIONS[head.precision].itemsize
+        return {
+            "memories": len(self),
+            "layers": list(head.layers),
+            "slots": head.slots,
+            "offset": head.offset,
+            "prefix": head.prefix,
+            "scoring": head.scoring,
+            "pooling": head.pooling,
+            "model_sha256": head.model_sha256,
+            "compressed": bool(head.code),
+            "code": head.code or None,
+            "precision": head.precision,
+            "bytes_a_vector": size,
+            "bytes_a_memory": 2 * torch.Size(head.shape[:-1]).numel() * size,
+        }
 
     def __len__(self) -> int:
         """Number of memories, deleted ones not counted."""
@@ -76,15 +103,25 @@ class MemoryBank:
 
         Raises UserError when there is none of an id, or when a shard is damaged.
         """
-        rows = [read_rows(self.folder, self.head, *self.locate(name)) for name in ids]
+        rows = [self.decode(*read_rows(self.folder, self.head, *self.locate(name))) for name in ids]
         keys, values, positions = (torch.stack(tensors) for tensors in zip(*rows, strict=True))
         return ExplicitMemories(
             ids, self.layers, self.offset, self.prefix, self.sha256, keys.float(), values.float(), positions
         )
 
+    def decode(self, keys: Tensor, values: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, values and positions of one memory, from what lies in its shard."""
+        if self.codebooks is None:
+            return keys, values, positions
+        keys, values = (
+            self.codebooks.decode(side, packed, positions >= 0)
+            for side, packed in zip(SIDES, (keys, values), strict=True)
+        )
+        return keys, values, positions
+
 
 def read_rows(folder: Path, head: Head, part: Part, row: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Keys, values and positions of one row; nothing else of the shard is read."""
+    """Keys, values and positions of one row as they are stored; nothing else of the shard is read."""
     path = folder / part.shard
     try:
         with safe_open(path, framework="pt") as file:
@@ -97,12 +134,15 @@ def read_rows(folder: Path, head: Head, part: Part, row: int) -> tuple[Tensor, T
 
 def check_shard(path: Path, head: Head, part: Part, file: Any) -> None:
     """Raise UserError unless a shard's tensors have the shapes that the head promises."""
-    wanted = (part.rows, *head.shape)
+    wanted = (part.rows, *head.stored_shape)
     for name in TENSORS:
-        shape = tuple(file.get_slice(name).get_shape())
+        stored = file.get_slice(name)
+        shape = tuple(stored.get_shape())
         promised = wanted[:-1] if name == "positions" else wanted
         if shape != promised:
             raise UserError(f"{path} holds {name} of shape {shape} and {HEAD} promises {promised}")
+        if head.code and name != "positions" and stored.get_dtype() != "U8":
+            raise UserError(f"{path} holds {name} as {stored.get_dtype()} and a compressed bank has bytes")
 
 
 def open_bank(folder: Path, model: Model | None = None) -> MemoryBank:
@@ -120,7 +160,8 @@ def open_bank(folder: Path, model: Model | None = None) -> MemoryBank:
         if (head.kv_heads, head.d_head) != shape or any(not 0 <= layer < model.layers for layer in head.layers):
             raise UserError(f"{folder} does not fit the model: it has {shape[0]} key-value heads of width {shape[1]}")
     contents = hash_file(folder / (head.parts[0].shard if head.version == 1 else HEAD))
-    return MemoryBank(folder, head, contents, read_ids(folder, head))
+    codebooks = open_codebooks(folder, head.read_code(), len(head.layers)) if head.code else None
+    return MemoryBank(folder, head, contents, read_ids(folder, head), codebooks)
 
 
 def complete_head(folder: Path, head: Head) -> Head:
@@ -128,8 +169,10 @@ def complete_head(folder: Path, head: Head) -> Head:
     path = folder / head.parts[0].shard
     try:
         with safe_open(path, framework="pt") as file:
-            _, _, kv_heads, slots, d_head = file.get_slice("keys").get_shape()
-            whole = replace(head, kv_heads=kv_heads, slots=slots, d_head=d_head)
+            stored = file.get_slice("keys")
+            _, _, kv_heads, slots, d_head = stored.get_shape()
+            precision = STORED[stored.get_dtype()]
+            whole = replace(head, kv_heads=kv_heads, slots=slots, d_head=d_head, precision=precision)
             check_shard(path, whole, head.parts[0], file)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(
@@ -148,8 +191,21 @@ def find_faults(folder: Path) -> Iterator[str]:
     ids = bank.ids.drop_null().to_pylist()
     if len(set(ids)) != len(ids):
         yield f"{folder / HEAD}: {len(ids) - len(set(ids))} ids stand for more than one memory"
+    if bank.codebooks is not None:
+        yield from find_codebook_faults(folder, bank.head, bank.codebooks)
     for part in bank.head.parts:
         yield from find_part_faults(folder, bank.head, part)
+
+
+def find_codebook_faults(folder: Path, head: Head, codebooks: Codebooks) -> Iterator[str]:
+    """Faults of a compressed bank's codebooks, whose shapes were checked when they were opened."""
+    path = folder / CODEBOOKS
+    found = hash_file(path)
+    if found != head.codebooks_sha256:
+        yield f"{path}: its contents are not those that were written (hash {found[:12]})"
+    for name, tensor in codebooks.tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            yield f"{path}: {name} are not all finite"
 
 
 def find_part_faults(folder: Path, head: Head, part: Part) -> Iterator[str]:
@@ -180,7 +236,8 @@ def find_part_faults(folder: Path, head: Head, part: Part) -> Iterator[str]:
 def find_wrong_values(path: Path, file: Any) -> Iterator[str]:
     """Values that are not finite, and positions that no reference has."""
     for name in ("keys", "values"):
-        if not bool(torch.isfinite(file.get_tensor(name)).all()):
+        tensor = file.get_tensor(name)
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             yield f"{path}: {name} are not all finite"
     if int(file.get_tensor("positions").min()) < -1:
         yield f"{path}: positions below -1"

@@ -3,7 +3,9 @@
 `memory.json` is the head and the only file that is ever replaced; a file that it does not name is not in the bank.
 Each part is `part-NNNNNN.safetensors` (keys and values [memory layer kv_head slot d_head], positions [memory layer
 kv_head slot], -1 where a slot is empty) and `part-NNNNNN.parquet` (one entry a memory, in the order of the rows). Part
-numbers are never used twice. Version 1, one `memories.safetensors` with the ids in the head, is read, not written.
+numbers are never used twice. In a compressed bank (`code` in the head) keys and values are bytes [memory layer kv_head
+slot byte] that `codebooks.safetensors` turns back into numbers (`probes/codebooks.py`). Version 1, one
+`memories.safetensors` with the ids in the head, is read, not written.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from probes.codes import Code, read_code
 from probes.descriptions import read_description
 from probes.errors import UserError
 
@@ -63,7 +66,8 @@ class Part:
 class Head:
     """What a bank says of itself: how its memories were written, by which model, and its parts in order.
 
-    `first_token` is the index of a reference's first token of text, behind the prefix.
+    `first_token` is the index of a reference's first token of text, behind the prefix. `code` names the vector
+    quantisation of a compressed bank ("" where there is none); `precision` is what it was compressed from.
     """
 
     version: int
@@ -81,11 +85,22 @@ class Head:
     next_part: int
     parts: tuple[Part, ...] = ()
     ids: tuple[str, ...] = ()
+    code: str = ""
+    codebooks_sha256: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one memory's keys: layer, kv_head, slot, d_head."""
         return len(self.layers), self.kv_heads, self.slots, self.d_head
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of one memory's keys as they lie in a shard: a compressed vector is bytes."""
+        return (*self.shape[:-1], self.read_code().bytes) if self.code else self.shape
+
+    def read_code(self) -> Code:
+        """The code of a compressed bank. Raises UserError when this release does not know it."""
+        return read_code(self.code, self.d_head)
 
     def to_bytes(self) -> bytes:
         """The head as it lies in its file."""
@@ -123,7 +138,7 @@ def parse_head(about: dict[str, Any]) -> Head:
             raise ValueError(f"no part is called {name[:40]!r}")
         deleted = tuple(int(row) for row in part["deleted"])
         parts.append(Part(name, int(part["rows"]), part["shard_sha256"], part["entries_sha256"], deleted))
-    return Head(
+    head = Head(
         version=VERSION,
         model_sha256=str(about["model_sha256"]),
         layers=tuple(int(layer) for layer in about["layers"]),
@@ -138,7 +153,12 @@ def parse_head(about: dict[str, Any]) -> Head:
         first_token=int(about["first_token"]),
         next_part=int(about["next_part"]),
         parts=tuple(parts),
+        code=str(about.get("code", "")),
+        codebooks_sha256=str(about.get("codebooks_sha256", "")),
     )
+    if head.code:
+        head.read_code()
+    return head
 
 
 def parse_first_version(about: dict[str, Any]) -> Head:

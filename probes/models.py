@@ -129,6 +129,14 @@ class Model:
             logits: Tensor = self.bridge(tokens.to(self.device), return_type="logits", prepend_bos=False)
         return logits
 
+    def run_until(self, tokens: Int[Tensor, "batch pos"], hooks: Sequence[Hook], layer: int) -> None:
+        """Run the layers before `layer` for what the hooks see of them; with as many as there are, the whole model.
+
+        Hooks are removed afterwards whatever happens. Takes the model's lock.
+        """
+        with self.lock, self.attach(hooks):
+            self.bridge(tokens.to(self.device), return_type="logits", prepend_bos=False, stop_at_layer=layer)
+
     @contextmanager
     def attach(self, hooks: Sequence[Hook]) -> Iterator[None]:
         """Install hooks for the duration of a `with` block."""

@@ -1,9 +1,9 @@
 """Writing explicit memories: references in batches through the model, the most attended tokens of each kept.
 
 Numbered as it happens: (1) references are filled up to one length on the right, which no earlier token can see;
-(2) one forward pass; at each memory layer, as soon as its states are there, tokens are scored before rotary and
-without a mask, and the best kept (`probes/slots.py`); (3) nothing else of the pass is held. Source: Yang et al. 2024,
-sections 3.2 and 3.3.
+(2) one forward pass up to the deepest memory layer; at each memory layer, as soon as its states are there, tokens are
+scored before rotary and without a mask, and the best kept (`probes/slots.py`); (3) nothing else of the pass is held.
+Source: Yang et al. 2024, sections 3.2 and 3.3.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class WritingPass:
     kept: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
     def list_hooks(self) -> list[Hook]:
-        """Hooks on the states of the memory layers, and one that leaves a single position to the unembedding."""
+        """Hooks on the states of the memory layers, and one that leaves one position to the unembedding, if reached."""
         hooks: list[Hook] = [
             (name_hook(layer, f"attn.{point}"), partial(self.collect, layer=layer, point=point))
             for layer in self.recipe.layers
@@ -137,7 +137,7 @@ def write_batch(
     valid = (positions >= first) & (positions < lengths[:, None])
     run = WritingPass(model, recipe, valid.to(model.device))
     with torch.no_grad():
-        model.run(tokens, run.list_hooks())
+        model.run_until(tokens, run.list_hooks(), max(recipe.layers) + 1)
     keys, values, kept = (
         torch.stack(parts, dim=1) for parts in zip(*[run.kept[layer] for layer in recipe.layers], strict=True)
     )

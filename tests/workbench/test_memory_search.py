@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save
 
+from probes.errors import UserError
 from probes.memory_bank import open_bank
 from tests.checkpoints import load_shape
 from workbench.cli import main
-from workbench.memory import search
+from workbench.memory import indexes, search
 from workbench.memory.documents import list_files
 from workbench.memory.overlap import measure_overlap
 from workbench.memory.search import Encoder, open_searcher
@@ -79,8 +82,8 @@ def bank(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("limit", [1000, 10])
 def test_search_is_brute_force(limit: int, bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exact and by graph, before and after a deletion, the second time from what was kept."""
-    monkeypatch.setattr(search, "EXACT_LIMIT", limit)
+    """Exact and by lists (all of them read), after a deletion, the second time from what was kept."""
+    monkeypatch.setattr(indexes, "EXACT_LIMIT", limit)
     encoder = Encoder("letters", encode_letters)
     delete_memories(bank, ["d3"])
     opened = open_bank(bank)
@@ -93,7 +96,7 @@ def test_search_is_brute_force(limit: int, bank: Path, monkeypatch: pytest.Monke
         hits = open_searcher(opened, encoder).search(query, 5)
         assert [hit.score for hit in hits] == pytest.approx(sorted(scores.values(), reverse=True)[:5], abs=1e-5)
         assert all(scores[hit.id] == pytest.approx(hit.score, abs=1e-5) for hit in hits)
-    assert len(list((bank / "search" / "letters").glob("*.faiss"))) == (limit < 40)
+    assert len(list((bank / "search" / "letters").glob("lists-*"))) == 2 * (limit < 40)
     assert main(["memory", "verify", str(bank)]) == 0
 
 
@@ -106,3 +109,66 @@ def test_the_search_command(bank: Path, capsys: pytest.CaptureFixture[str], monk
     text = hits[0]["text"]
     assert main(["memory", "search", str(bank), text, "-k", "3", "--overlap", "0.66", "--json"]) == 0
     assert text not in [hit["text"] for hit in json.loads(capsys.readouterr().out)["hits"]]
+
+
+def draw_clustered(count: int, seed: int) -> np.ndarray:
+    """Vectors of length 1 around forty centres."""
+    draw = np.random.default_rng(seed)
+    centres = np.random.default_rng(9).normal(size=(40, 16))
+    vectors = centres[draw.integers(40, size=count)] + draw.normal(size=(count, 16)) * 0.5
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    """Lists of 3,000 vectors that came in three arrays."""
+    vectors = draw_clustered(3000, 0)
+    indexes.write_lists(tmp_path / "lists", lambda: iter(np.split(vectors, (700, 2000))), 3000, 0, lambda *_: None)
+    return tmp_path / "lists"
+
+
+def test_lists_find_what_brute_force_finds(lists: Path) -> None:
+    """Reading every list is exact, row for row; reading a few misses little; the same again gives the same bytes."""
+    vectors, queries = draw_clustered(3000, 0), draw_clustered(50, 1)
+    index, exact, found = indexes.read_lists(lists, 3000), indexes.ExactIndex(vectors), 0
+    every = replace(index, probes=len(index.centroids))
+    for query in queries:
+        rows, scores = exact.find(query, 5)
+        assert rows.tolist() == np.argsort(-(vectors @ query), kind="stable")[:5].tolist()
+        assert every.find(query, 5)[0].tolist() == rows.tolist()
+        assert every.find(query, 5)[1] == pytest.approx(scores, abs=1e-5)
+        found += len(set(index.find(query, 5)[0].tolist()) & set(rows.tolist()))
+    assert index.probes < len(index.centroids) and found >= 0.9 * 250
+    again = lists.with_name("again")
+    indexes.write_lists(again, lambda: iter([vectors]), 3000, 0, lambda *_: None)
+    for suffix in (".npy", ".safetensors"):
+        assert again.with_suffix(suffix).read_bytes() == lists.with_suffix(suffix).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["rows", "starts", "centroids"])
+def test_lists_of_a_stranger_are_checked(name: str, lists: Path) -> None:
+    """Rows beyond the bank, stretches beyond the file and other widths are refused, and so is another bank's index."""
+    path = lists.with_suffix(".safetensors")
+    tensors = load_file(path)
+    tensors[name] = tensors[name][:, :-1].copy() if name == "centroids" else tensors[name] * 7
+    path.write_bytes(save(tensors))
+    with pytest.raises(UserError, match="is damaged"):
+        indexes.read_lists(lists, 3000)
+
+
+def test_a_pickle_is_never_read(lists: Path) -> None:
+    np.save(lists.with_suffix(".npy"), np.array([print], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match="is damaged"):
+        indexes.read_lists(lists, 3000)
+
+
+def test_vectors_of_other_texts_are_made_again(bank: Path) -> None:
+    """Vectors that lie there but are not of the bank's texts are not believed."""
+    encoder = Encoder("letters", encode_letters)
+    first = open_searcher(open_bank(bank), encoder).search("zzz", 1)
+    path = next((bank / "search" / "letters").glob("part-*"))
+    path.write_bytes(save({"vectors": -load_file(path)["vectors"]}, {"entries_sha256": "0"}))
+    assert open_searcher(open_bank(bank), encoder).search("zzz", 1) == first
+    path.write_bytes(b"x")
+    with pytest.raises(UserError, match="is damaged"):
+        open_searcher(open_bank(bank), encoder)

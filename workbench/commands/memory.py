@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
@@ -96,7 +96,7 @@ def write_bank(options: argparse.Namespace) -> Answer:
 
 def declare_bank(parser: argparse.ArgumentParser) -> None:
     """The bank."""
-    parser.add_argument("bank", metavar="BANK", help="folder of a bank of explicit memories")
+    parser.add_argument("bank", metavar="BANK", help="folder of a bank of explicit memories, or `shipped`")
 
 
 def declare_list(parser: argparse.ArgumentParser) -> None:
@@ -116,17 +116,7 @@ def list_bank(options: argparse.Namespace) -> Answer:
     bank = open_for_inspection(options.bank)
     entries = list_entries(bank, options.limit or len(bank))
     rows = [[e["id"], e["document"], e["chunk"], f"{e['start']}-{e['end']}", e["text"]] for e in entries]
-    head = bank.head
-    about: dict[str, Any] = {
-        "memories": len(bank),
-        "layers": list(head.layers),
-        "slots": head.slots,
-        "offset": head.offset,
-        "prefix": head.prefix,
-        "scoring": head.scoring,
-        "pooling": head.pooling,
-        "model_sha256": head.model_sha256,
-    }
+    about = bank.describe()
     table = format_table(("id", "document", "chunk", "characters", "text"), rows)
     return Answer({**about, "entries": entries}, f"{format_pairs(list(about.items()))}\n\n{table}")
 
@@ -193,15 +183,16 @@ def search_bank(options: argparse.Namespace) -> Answer:
 def verify_bank(options: argparse.Namespace) -> Answer:
     """Every fault of a bank, one a line; exit code 2 when there is any."""
     from probes.memory_bank import find_faults
+    from workbench.memory.inspection import find_bank
 
-    faults = list(find_faults(Path(options.bank)))
+    faults = list(find_faults(find_bank(options.bank)))
     text = "\n".join(map(clean_text, faults)) or f"whole: {clean_text(options.bank)}"
     return Answer({"bank": options.bank, "whole": not faults, "faults": faults}, text, code=2 if faults else 0)
 
 
 def declare_delete(parser: argparse.ArgumentParser) -> None:
     """The bank and which memories."""
-    declare_bank(parser)
+    parser.add_argument("bank", metavar="BANK", help="folder of a bank of explicit memories")
     parser.add_argument("ids", metavar="ID", nargs="*", help="memories to delete")
     parser.add_argument("--document", metavar="NAME", action="append", default=[], help="all of a document; repeatable")
     parser.add_argument(

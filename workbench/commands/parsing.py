@@ -15,6 +15,7 @@ from workbench.commands.bank_measures import MEASURES
 from workbench.commands.banks import BANK
 from workbench.commands.blocking import BLOCK
 from workbench.commands.command import PROGRAM, Command
+from workbench.commands.compressing import COMPRESS, FIDELITY
 from workbench.commands.demo import EVALUATE, EXPERIMENTS, TRAIN
 from workbench.commands.exporting import EXPORT
 from workbench.commands.facts import FACTS
@@ -49,6 +50,8 @@ COMMANDS: tuple[Command, ...] = (
     *BANK,
     BLOCK,
     *MEASURES,
+    COMPRESS,
+    FIDELITY,
 )
 FAMILIES = {
     "demo": "Train the demo model again, or measure it.",

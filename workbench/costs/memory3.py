@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from probes.codes import PAPER_CODE, read_code
 from workbench.costs.formats import Usage, compare_formats, measure_storage, run_forward
 from workbench.costs.published import Claim
 from workbench.costs.shapes import Shape
@@ -12,7 +13,7 @@ SHAPE = Shape(
 )
 USAGE = Usage(depth=22, memory_layers=22, reference=128, kept=8, chunk=64, training=2048)
 REFERENCES = 1.12e8
-CODE_BYTES = 14  # OPQ20x80-Residual2x14-PQ8x10, appendix B: 2 x 14 bits and 10 x 8 bits
+CODE_BYTES = read_code(PAPER_CODE, SHAPE.d_head).bytes
 ABLATION_SHAPE = Shape(
     layers=40, heads=32, kv_heads=8, d_head=64, d_model=2048, d_ffn=2048, vocabulary=60416, gated=True, tied=True
 )
@@ -45,6 +46,7 @@ def list_claims() -> list[Claim]:
         Claim("all memories, dense", "7.17", storage.dense / 2**50, "PiB", "exact", "section 3.3"),
         Claim("all memories, sparse", "45.9", storage.sparse / 2**40, "TiB", "exact", "section 3.3"),
         Claim("all memories, compressed", "4.02", storage.compressed / 2**40, "TiB", "exact", "section 3.3"),
+        Claim("bytes of a compressed key or value", "14", CODE_BYTES, "bytes", "exact", "appendix B"),
         Claim("sparsity", "160", storage.dense / storage.sparse, "times", "exact", "section 3.3"),
         Claim("sparsity with compression", "1830", storage.dense / storage.compressed, "times", "exact", "section 3.3"),
         Claim(

@@ -8,13 +8,19 @@ from typing import Any
 
 from probes.memory_bank import MemoryBank, open_bank, read_rows
 from probes.memory_format import read_entries
+from workbench.library import find_shipped
 
 SHOWN = ("id", "document", "chunk", "start", "end", "text")
 
 
+def find_bank(name: str) -> Path:
+    """Folder of a bank as it is named on a command line: a path, or `shipped`."""
+    return find_shipped() / "memory" if name == "shipped" else Path(name).expanduser()
+
+
 def open_for_inspection(name: str) -> MemoryBank:
-    """Bank of a folder, whichever model wrote it. Raises UserError when it is none."""
-    return open_bank(Path(name).expanduser())
+    """Bank of a name, whichever model wrote it. Raises UserError when it is none."""
+    return open_bank(find_bank(name))
 
 
 def list_entries(bank: MemoryBank, limit: int) -> list[dict[str, Any]]:
@@ -41,7 +47,8 @@ def read_entry(bank: MemoryBank, memory_id: str) -> dict[str, Any]:
 def read_memory(bank: MemoryBank, memory_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Entry of a memory, and a row a layer and key-value head with the indices of the text's tokens that it keeps.
 
-    Raises UserError when there is no such memory. In version 1 indices count the prefix's tokens, and text is absent.
+    Raises UserError when there is no such memory. Without text (version 1, or compressed from it) indices
+    count the prefix's tokens too.
     """
     part, row = bank.locate(memory_id)
     _, _, positions = read_rows(bank.folder, bank.head, part, row)
@@ -62,7 +69,7 @@ def read_memory(bank: MemoryBank, memory_id: str) -> tuple[dict[str, Any], list[
 
 def mark_tokens(entry: dict[str, Any], kept: Collection[int]) -> str:
     """Text of an entry with the kept tokens in brackets; their indices alone where there is no text."""
-    if "text" not in entry:
+    if entry.get("text") is None:
         return ", ".join(map(str, kept))
     text, starts = entry["text"], [*entry["token_starts"], len(entry["text"])]
     pieces = [text[starts[token] : starts[token + 1]] for token in range(len(starts) - 1)]

@@ -1,35 +1,30 @@
-"""Finding memories by meaning: a sentence vector each, kept in the bank's folder, and an inner-product index.
+"""Finding memories by meaning: a sentence vector each, kept in the bank's folder, and an index of inner products.
 
-Vectors lie in `search/ENCODER/` beside the parts they are of, and are made at the first search after a write. Up to
-`EXACT_LIMIT` memories are all compared; above that a graph of neighbours (HNSW) is searched, which misses some:
-`benchmarks/memory.py` measures how many.
+Vectors lie in `search/ENCODER/` beside the parts they are of, and are made at the first search after a write. Few
+memories are all compared; with more than `indexes.EXACT_LIMIT` only those near the query are, which misses some:
+`benchmarks/retrieval.py` measures how many.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+import pyarrow as pa
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from probes.errors import UserError
 from probes.memory_bank import MemoryBank
 from probes.memory_format import Part, read_entries
 from probes.progress import Tick, quiet
 from workbench.demo.clusters import embed
-from workbench.storage import read_bytes, write_file
+from workbench.memory import indexes
+from workbench.memory.indexes import ExactIndex, Index, Vectors, load_faiss, read_lists, write_lists
+from workbench.storage import write_file
 
-Vectors = NDArray[np.float32]
-# Most memories whose vectors are all compared with a query.
-EXACT_LIMIT = 50_000
-# Neighbours a memory has in the graph, and candidates kept while it is built and searched.
-NEIGHBOURS, BUILD_CANDIDATES, SEARCH_CANDIDATES = 32, 80, 128
 # Texts embedded between two ticks.
 TEXTS = 256
 
@@ -53,96 +48,86 @@ class Hit:
     score: float
 
 
-def load_faiss() -> Any:
-    """The search library. Raises UserError naming the extra when it is not installed."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            import faiss
-    except ImportError:
-        raise UserError("searching needs the extra: pip install 'memory-circuits[retrieval]'") from None
-    return faiss
-
-
-def read_vectors(bank: MemoryBank, part: Part, encoder: Encoder, tick: Tick) -> Vectors:
-    """Vectors of a part's texts, [row, width]; made and kept where they are not there yet."""
+def embed_part(bank: MemoryBank, part: Part, encoder: Encoder, tick: Tick) -> Path:
+    """File of the vectors [row width] of a part's texts, made where it is not there or is of other texts."""
     path = bank.folder / "search" / encoder.name / part.shard
-    if not path.is_file():
-        texts = read_entries(bank.folder, part, ["text"]).column("text").to_pylist()
-        pieces = []
-        for start in range(0, len(texts), TEXTS):
-            tick(f"embedding {part.name}", start, len(texts))
-            pieces.append(encoder.encode(texts[start : start + TEXTS]))
-        write_file(path, save({"vectors": np.concatenate(pieces)}, {"shard_sha256": part.shard_sha256}))
+    if path.is_file() and read_source(path) == part.entries_sha256:
+        return path
+    texts = read_entries(bank.folder, part, ["text"]).column("text").to_pylist()
+    if None in texts:
+        raise UserError(f"{bank.folder} was compressed from a bank without texts, so there is nothing to search")
+    pieces = []
+    for start in range(0, len(texts), TEXTS):
+        tick(f"embedding {part.name}", start, len(texts))
+        pieces.append(encoder.encode(texts[start : start + TEXTS]))
+    write_file(path, save({"vectors": np.concatenate(pieces)}, {"entries_sha256": part.entries_sha256}))
+    return path
+
+
+def explain_damage(path: Path, error: Exception) -> UserError:
+    """The error to raise for vectors that cannot be read."""
+    return UserError(f"{path} is damaged ({error}): remove it, the next search makes it again")
+
+
+def read_source(path: Path) -> str:
+    """Hash of the entries that a file of vectors was made from. Raises UserError when it is damaged."""
     try:
-        vectors: Vectors = load_file(path)["vectors"]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise UserError(f"{path} is damaged ({error}): remove it, the next search makes it again") from None
-    if len(vectors) != part.rows:
-        raise UserError(f"{path} has {len(vectors)} vectors for {part.rows} memories: remove it")
-    return vectors
+        with safe_open(path, framework="np") as file:
+            return str((file.metadata() or {}).get("entries_sha256", ""))
+    except (OSError, SafetensorError) as error:
+        raise explain_damage(path, error) from None
 
 
-def build_index(vectors: Vectors) -> Any:
-    """Index of vectors by inner product: exact up to `EXACT_LIMIT`, HNSW above."""
-    faiss = load_faiss()
-    if len(vectors) <= EXACT_LIMIT:
-        index = faiss.IndexFlatIP(vectors.shape[1])
-    else:
-        index = faiss.IndexHNSWFlat(vectors.shape[1], NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction, index.hnsw.efSearch = BUILD_CANDIDATES, SEARCH_CANDIDATES
-    index.add(vectors)
-    return index
+def read_vectors(path: Path, part: Part) -> Vectors:
+    """Vectors of the memories of a part that were not deleted. Raises UserError when the file is damaged."""
+    try:
+        with safe_open(path, framework="np") as file:
+            vectors: Vectors = file.get_tensor("vectors")
+    except (OSError, SafetensorError) as error:
+        raise explain_damage(path, error) from None
+    if len(vectors) != part.rows or vectors.dtype != np.float32 or vectors.ndim != 2:
+        raise explain_damage(path, ValueError(f"{vectors.shape} numbers for {part.rows} memories"))
+    return np.delete(vectors, part.deleted, axis=0) if part.deleted else vectors
 
 
 @dataclass(frozen=True, slots=True)
 class Searcher:
-    """A bank that can be searched: `ids` in the order of the index."""
+    """A bank that can be searched: `ids` of the memories that are there, in the order of the index."""
 
-    ids: tuple[str, ...]
-    index: Any
+    ids: pa.ChunkedArray = field(repr=False)
+    index: Index
     encoder: Encoder
 
     def search(self, query: str, count: int) -> list[Hit]:
         """The memories nearest to a text, best first, at most `count`."""
-        scores, rows = self.index.search(self.encoder.encode([query]), min(count, len(self.ids)))
-        return [Hit(self.ids[row], float(score)) for score, row in zip(scores[0], rows[0], strict=True) if row >= 0]
+        rows, scores = self.index.find(self.encoder.encode([query])[0], count)
+        return [Hit(self.ids[row].as_py(), float(score)) for row, score in zip(rows.tolist(), scores, strict=True)]
 
 
 def open_searcher(bank: MemoryBank, encoder: Encoder = DEFAULT_ENCODER, tick: Tick = quiet) -> Searcher:
-    """Searcher of a bank; what is missing is embedded, and a graph of neighbours kept for the next time.
+    """Searcher of a bank; what is missing is embedded, and the lists of a large bank kept for the next time.
 
     Raises UserError for a bank without texts (version 1) or without memories, or when an extra is missing.
     """
     load_faiss()
     if bank.head.version == 1:
         raise UserError(f"{bank.folder} is a bank of version 1 and has no texts to search: write a new one")
-    names = bank.ids.to_pylist()
-    kept = np.array([row for row, name in enumerate(names) if name is not None], dtype=np.int64)
-    if not len(kept):
+    if not len(bank):
         raise UserError(f"{bank.folder} holds no memory: write some first")
-    ids = tuple(names[row] for row in kept)
-    path = bank.folder / "search" / encoder.name / f"{bank.sha256[:16]}.faiss"
-    if path.is_file():
-        return Searcher(ids, read_index(path), encoder)
-    vectors = np.concatenate([read_vectors(bank, part, encoder, tick) for part in bank.head.parts])[kept]
-    tick("building the index", 0, 0)
-    index = build_index(vectors)
-    if len(kept) > EXACT_LIMIT:
-        keep_index(path, index)
-    return Searcher(ids, index, encoder)
+    ids = bank.ids.drop_null() if bank.ids.null_count else bank.ids
+    folder = bank.folder / "search" / encoder.name
+    path = folder / f"lists-{bank.sha256[:16]}"
+    if len(ids) > indexes.EXACT_LIMIT and path.with_suffix(".safetensors").is_file():
+        return Searcher(ids, read_lists(path, len(ids)), encoder)
+    files = [(embed_part(bank, part, encoder, tick), part) for part in bank.head.parts]
 
+    def read() -> Iterator[Vectors]:
+        return (read_vectors(file, part) for file, part in files)
 
-def keep_index(path: Path, index: Any) -> None:
-    """Keep the graph of a bank as it is now, in place of those of what it was before."""
-    for old in path.parent.glob("*.faiss"):
+    if len(ids) <= indexes.EXACT_LIMIT:
+        return Searcher(ids, ExactIndex(np.concatenate(list(read()))), encoder)
+    # Lists of what the bank was before.
+    for old in folder.glob("lists-*"):
         old.unlink()
-    write_file(path, load_faiss().serialize_index(index).tobytes())
-
-
-def read_index(path: Path) -> Any:
-    """A graph that was kept. Raises UserError when it is damaged."""
-    try:
-        return load_faiss().deserialize_index(np.frombuffer(read_bytes(path), dtype=np.uint8))
-    except RuntimeError:
-        raise UserError(f"{path} is damaged: remove it, the next search makes it again") from None
+    write_lists(path, read, len(ids), 0, tick)
+    return Searcher(ids, read_lists(path, len(ids)), encoder)

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from probes.codebooks import CODEBOOKS
 from probes.errors import UserError
 from probes.memory_bank import PRECISIONS, MemoryBank, open_bank, read_rows
 from probes.memory_format import ENTRIES, HEAD, Head, Part, drop_rows, read_entries
@@ -29,8 +30,9 @@ from workbench.storage import write_file
 
 # Largest size of a part's tensors, in bytes: what is held in memory while writing is a few times this.
 SHARD_BYTES = 64 * 2**20
-# Names that only a bank's own writing makes: parts, and temporary files of parts and head.
-OWN = re.compile(r"(part-\d{6,}\.(safetensors|parquet)|\.(part-\d{6,}\.(safetensors|parquet)|memory\.json)\..+)")
+# Names that only a bank's own writing makes: parts, codebooks, and temporary files of these and the head.
+FILES = r"part-\d{6,}\.(safetensors|parquet)|codebooks\.safetensors"
+OWN = re.compile(rf"({FILES}|\.({FILES}|memory\.json)\..+)")
 
 Memory = tuple[dict[str, Any], Tensor, Tensor, Tensor]
 
@@ -64,7 +66,7 @@ def prepare_folder(folder: Path) -> None:
 
 def remove_leftovers(folder: Path, head: Head) -> list[str]:
     """Remove files of writes that never ended, and of parts that are in the bank no more; their names."""
-    named = {name for part in head.parts for name in (part.shard, part.entries)}
+    named = {name for part in head.parts for name in (part.shard, part.entries)} | ({CODEBOOKS} if head.code else set())
     found = sorted(path.name for path in folder.iterdir() if OWN.fullmatch(path.name) and path.name not in named)
     for name in found:
         (folder / name).unlink()
@@ -81,8 +83,7 @@ class BankWriter:
         self.folder = folder
         self.head = head
         self.leftovers = remove_leftovers(folder, head)
-        values = 2 * torch.Size(head.shape).numel()
-        size = values * PRECISIONS[head.precision].itemsize
+        size = 2 * torch.Size(head.stored_shape).numel() * choose_type(head).itemsize
         self.rows_a_part = max(1, shard_bytes // size)
         self.waiting: list[Memory] = []
 
@@ -105,22 +106,33 @@ class BankWriter:
         self.head, self.waiting = head, []
 
 
+def choose_type(head: Head) -> torch.dtype:
+    """Type of the keys and values in a bank's shards."""
+    return torch.uint8 if head.code else PRECISIONS[head.precision]
+
+
 def write_part(folder: Path, head: Head, memories: Sequence[Memory]) -> Part:
     """Write the two files of the next part. Raises UserError when the disk refuses."""
-    entries, keys, values, positions = zip(*memories, strict=True)
-    precision = PRECISIONS[head.precision]
+    entries, *tensors = zip(*memories, strict=True)
+    keys, values, positions = map(torch.stack, tensors)
+    return write_tables(folder, head, pa.Table.from_pylist(list(entries), schema=ENTRIES), keys, values, positions)
+
+
+def write_tables(folder: Path, head: Head, entries: pa.Table, keys: Tensor, values: Tensor, positions: Tensor) -> Part:
+    """Write the two files of the next part, a row a memory. Raises UserError when the disk refuses."""
+    kind = choose_type(head)
     shard = save(
         {
-            "keys": torch.stack(keys).to("cpu", precision).contiguous(),
-            "values": torch.stack(values).to("cpu", precision).contiguous(),
-            "positions": torch.stack(positions).to("cpu", torch.int32).contiguous(),
+            "keys": keys.to("cpu", kind).contiguous(),
+            "values": values.to("cpu", kind).contiguous(),
+            "positions": positions.to("cpu", torch.int32).contiguous(),
         }
     )
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(entries), schema=ENTRIES), sink, compression="zstd")
+    pq.write_table(entries, sink, compression="zstd")
     table = sink.getvalue().to_pybytes()
     hashes = hashlib.sha256(shard).hexdigest(), hashlib.sha256(table).hexdigest()
-    part = Part(f"part-{head.next_part:06d}", len(memories), *hashes)
+    part = Part(f"part-{head.next_part:06d}", entries.num_rows, *hashes)
     write_file(folder / part.shard, shard)
     write_file(folder / part.entries, table)
     return part

@@ -125,6 +125,10 @@ def write_documents(
         if (folder / HEAD).is_file():
             bank = open_bank(folder, model)
             require_writable(bank)
+            if bank.head.code:
+                raise UserError(
+                    f"{folder} is compressed: add to the bank that it was made of, and compress that once more"
+                )
             require_same_way(bank.head, head)
             known, head = read_known(bank), bank.head
         writer = BankWriter(folder, head)
