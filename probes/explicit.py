@@ -115,18 +115,22 @@ def require_rotary(model: Model) -> None:
 
 def fetch_memories(memories: MemorySource, model: Model, ids: tuple[str, ...]) -> ExplicitBlocks:
     """Memories of these ids, keys turned to lie `offset` positions before the context, ready to attach."""
+    return turn_memories(memories.select(ids), model)
+
+
+def turn_memories(memories: ExplicitMemories, model: Model) -> ExplicitBlocks:
+    """All of these memories, keys turned to lie `offset` positions before the context, ready to attach."""
     require_rotary(model)
     assert model.attention is not None
-    chosen = memories.select(ids)
-    keys = chosen.keys.to(model.device)
+    keys = memories.keys.to(model.device)
     turned = [
-        shift_keys(keys[:, index], model.attention.frequencies[layer].to(model.device), -float(chosen.offset))
-        for index, layer in enumerate(chosen.layers)
+        shift_keys(keys[:, index], model.attention.frequencies[layer].to(model.device), -float(memories.offset))
+        for index, layer in enumerate(memories.layers)
     ]
     return ExplicitBlocks(
-        ids=ids,
-        layers=chosen.layers,
+        ids=memories.ids,
+        layers=memories.layers,
         keys=torch.stack(turned)[None],
-        values=chosen.values.to(model.device).transpose(0, 1)[None],
-        absent=(chosen.positions.to(model.device) < 0).transpose(0, 1)[None],
+        values=memories.values.to(model.device).transpose(0, 1)[None],
+        absent=(memories.positions.to(model.device) < 0).transpose(0, 1)[None],
     )

@@ -117,15 +117,31 @@ class Model:
         }
 
     def run(
-        self, tokens: Int[Tensor, "batch pos"], hooks: Sequence[Hook] = ()
+        self, tokens: Int[Tensor, "batch pos"], hooks: Sequence[Hook] = (), cache: Any = None
     ) -> Float[Tensor, "rows pos_or_step d_vocab"]:
         """Logits under the hooks, which are removed afterwards whatever happens. Takes the model's lock.
 
         A hook may change how many rows and positions there are from its point on; so the logits may differ in both.
+        `cache` (`start_cache`) holds keys and values of the tokens before these, and is extended by theirs.
         """
         with self.lock, self.attach(hooks):
-            logits: Tensor = self.bridge(tokens.to(self.device), return_type="logits", prepend_bos=False)
+            logits: Tensor = self.bridge(
+                tokens.to(self.device), return_type="logits", prepend_bos=False, past_key_values=cache
+            )
         return logits
+
+    def start_cache(self) -> Any:
+        """An empty key-value cache of transformers, which keeps every token (sliding windows only mask)."""
+        from transformers import DynamicCache
+
+        return DynamicCache()
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens after which the checkpoint says that a text has ended."""
+        config = getattr(self.bridge.original_model, "generation_config", None)
+        found = getattr(config, "eos_token_id", None)
+        return frozenset([found] if isinstance(found, int) else found or ())
 
     @contextmanager
     def attach(self, hooks: Sequence[Hook]) -> Iterator[None]:
