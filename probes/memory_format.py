@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from probes.descriptions import read_description
 from probes.errors import UserError
+from probes.explicit import Positions
 
 FORMAT = "memory-circuits/explicit-memory"
 VERSION = 2
@@ -79,6 +80,7 @@ class Head:
     precision: str
     first_token: int
     next_part: int
+    positions: Positions = "parallel"
     parts: tuple[Part, ...] = ()
     ids: tuple[str, ...] = ()
 
@@ -137,8 +139,18 @@ def parse_head(about: dict[str, Any]) -> Head:
         precision=str(about["precision"]),
         first_token=int(about["first_token"]),
         next_part=int(about["next_part"]),
+        positions=read_positions(about.get("positions", "parallel")),
         parts=tuple(parts),
     )
+
+
+def read_positions(name: object) -> Positions:
+    """Positions of a head. Raises ValueError for others than there are."""
+    if name == "parallel":
+        return "parallel"
+    if name == "written":
+        return "written"
+    raise ValueError(f"no positions are called {str(name)[:40]!r}")
 
 
 def parse_first_version(about: dict[str, Any]) -> Head:

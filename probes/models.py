@@ -68,13 +68,18 @@ class LayerWeights:
 class AttentionForm:
     """How attention scores come from queries and keys: `cap(scale * rotate(q) . rotate(k))`, measured at load.
 
-    `frequencies[layer]` are radians a position of each pair of numbers that rotary embedding turns; `soft_cap` is
-    Gemma 2's `cap * tanh(score / cap)`.
+    `frequencies[layer]` are radians a position of each pair of numbers that rotary embedding turns, none where nothing
+    is turned (GPT-2, whose learned positions are in the stream); `soft_cap` is Gemma 2's `cap * tanh(score / cap)`.
     """
 
     scale: float
     soft_cap: float | None
     frequencies: tuple[Float[Tensor, " half"], ...] = field(repr=False)
+
+    @property
+    def rotary(self) -> bool:
+        """Whether queries and keys are turned by their positions."""
+        return any(len(layer) for layer in self.frequencies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +87,8 @@ class Model:
     """A hooked language model with what attribution must know of it.
 
     `sha256` is the hash of the weight files (or of the tensors, for a hub model). `parallel` models feed attention
-    and MLP of a layer from the same stream. `attention` is None where the scores are not plain rotary attention
-    (learned positions, ALiBi): no explicit memory can be attached faithfully there.
+    and MLP of a layer from the same stream. `attention` is None where the scores are no plain products of queries and
+    keys, rotary or not (ALiBi, GPT-J's pairs): no explicit memory can be attached there.
     """
 
     name: str

@@ -48,12 +48,12 @@ class Reader:
         """The hooks, at the layers alone that have something to read."""
         points = {
             "attn.hook_q": self._query,
-            "attn.hook_cos": self._cos,
-            "attn.hook_sin": self._sin,
             "attn.hook_attn_scores": self._scores,
             "attn.hook_pattern": self._pattern,
             "attn.hook_z": self._z,
         }
+        if self.model.attention is not None and self.model.attention.rotary:
+            points |= {"attn.hook_cos": self._cos, "attn.hook_sin": self._sin}
         return [
             (name_hook(layer, point), partial(function, slots=slots, layer=layer))
             for layer, slots in self.layers.items()
@@ -73,11 +73,12 @@ class Reader:
         return torch.cat([self._score_slots(slots, layer).to(scores.dtype), scores], dim=-1)
 
     def _score_slots(self, slots: Slots, layer: int) -> Float[Tensor, "rows head pos slot"]:
-        assert slots.query is not None and slots.cos is not None and slots.sin is not None
+        assert slots.query is not None
         form, norm = self.model.attention, self.model.weights[layer].query_norm
         assert form is not None
         query = slots.query if norm is None else norm.apply(slots.query)
-        query = rotate(query, slots.cos, slots.sin)
+        if slots.cos is not None and slots.sin is not None:
+            query = rotate(query, slots.cos, slots.sin)
         rows, pos, heads, width = query.shape
         # A key-value head's query heads, and their positions, are rows of one product.
         grouped = query.view(rows, pos, slots.keys.shape[1], -1, width).permute(0, 2, 3, 1, 4).flatten(2, 3)

@@ -71,6 +71,12 @@ def declare_recall(parser: argparse.ArgumentParser) -> None:
         help="warm: memories as they lie in the bank; cold: each is written from its text when it is first found",
     )
     group.add_argument(
+        "--faithful",
+        action="store_true",
+        help="read the bank's prefix, `<s>Reference:`, beside the memories at every head of every layer, as the paper "
+        "does; a model must have been trained so, the shipped one was not",
+    )
+    group.add_argument(
         "--cache", metavar="N", type=int, default=64, help="memories held ready, least recently used out first"
     )
 
@@ -82,6 +88,7 @@ def open_recaller(options: argparse.Namespace, model: Model, tick: Any) -> Recal
     if options.memory == "none" or (not options.memories and not options.memory_ids):
         return None
     from probes.memory_bank import open_bank
+    from probes.prefix import read_prefix
     from workbench.memory.cache import MemoryCache
     from workbench.memory.retrieval import Recaller, Retriever, split_ids, write_at_need
 
@@ -91,7 +98,8 @@ def open_recaller(options: argparse.Namespace, model: Model, tick: Any) -> Recal
     ids = split_ids(bank, options.memory_ids)
     if not ids:
         retriever.open()
-    return Recaller(model, retriever, MemoryCache(load, options.cache), options.memories, options.overlap, ids)
+    prefix = read_prefix(model, bank.prefix, bank.offset) if options.faithful else None
+    return Recaller(model, retriever, MemoryCache(load, options.cache), options.memories, options.overlap, ids, prefix)
 
 
 def read_decoding(options: argparse.Namespace) -> Decoding:

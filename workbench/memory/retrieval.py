@@ -16,6 +16,7 @@ from probes.explicit import ExplicitMemories, turn_memories
 from probes.memory_bank import PRECISIONS, MemoryBank
 from probes.memory_format import Part, read_entries
 from probes.models import Model
+from probes.prefix import add_prefix
 from probes.progress import Tick, quiet
 from probes.writing import write_memories
 from workbench.memory import search
@@ -109,7 +110,7 @@ def write_at_need(model: Model, retriever: Retriever) -> Callable[[tuple[str, ..
     def write(ids: tuple[str, ...]) -> ExplicitMemories:
         texts = {name: retriever.read_text(name)[1] for name in ids}
         recipe = (head.layers, head.slots, head.offset, head.prefix, head.scoring, head.pooling)
-        made = write_memories(model, texts, *recipe)  # type: ignore[arg-type]
+        made = write_memories(model, texts, *recipe, positions=head.positions)  # type: ignore[arg-type]
         keys, values = (part.to(PRECISIONS[head.precision]).float() for part in (made.keys, made.values))
         return replace(made, keys=keys, values=values)
 
@@ -141,7 +142,7 @@ class Recall:
 class Recaller:
     """What `workbench/generation.py` asks at each chunk: finds memories by its tokens and keeps account of them.
 
-    With `ids` these memories are read by every chunk, and nothing is searched.
+    With `ids` these memories are read by every chunk, and nothing is searched. `prefix` is read beside any memories.
     """
 
     model: Model
@@ -150,6 +151,7 @@ class Recaller:
     count: int
     overlap: float = OVERLAP
     ids: tuple[str, ...] = ()
+    prefix: ExplicitBlocks | None = None
     recalls: list[Recall] = field(default_factory=list)
 
     def __call__(self, tokens: Sequence[int], start: int, end: int) -> ExplicitBlocks | None:
@@ -162,7 +164,8 @@ class Recaller:
         self.recalls.append(Recall(start, end, found))
         if not found:
             return None
-        return turn_memories(self.cache.select(tuple(one.id for one in found)), self.model)
+        blocks = turn_memories(self.cache.select(tuple(one.id for one in found)), self.model)
+        return blocks if self.prefix is None else add_prefix(blocks, self.prefix)
 
     def describe(self) -> dict[str, Any]:
         """JSON object of the bank and of how often memories were loaded."""
