@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
@@ -21,6 +20,7 @@ from probes.memory_bank import open_bank
 from probes.reading import Reader
 from probes.writing import Recipe
 from tests.checkpoints import ROTARY, SHAPES, load_shape, make_explicit, write_checkpoint
+from tests.encoders import encode_letters
 from workbench.cli import main
 from workbench.generation import Decoding, generate, join_tokens
 from workbench.memory import search
@@ -165,12 +165,6 @@ def test_streamed_text_is_the_decoded_text() -> None:
         assert [token for token, _ in pieces] == ids
         assert "".join(piece for _, piece in pieces) == text
         assert "\N{REPLACEMENT CHARACTER}" not in "".join(piece for _, piece in pieces)
-
-
-def encode_letters(texts: Sequence[str]) -> np.ndarray:
-    """Counts of letters, at length 1: a stand-in for a sentence encoder."""
-    counts = np.array([[text.lower().count(chr(97 + i)) + 1e-3 for i in range(26)] for text in texts], np.float32)
-    return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ section 4.4 (overlap filter).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from probes.attachments import ExplicitBlocks
@@ -19,6 +19,7 @@ from probes.models import Model
 from probes.prefix import add_prefix
 from probes.progress import Tick, quiet
 from probes.writing import write_memories
+from workbench.answers import Found
 from workbench.memory import search
 from workbench.memory.cache import MemoryCache
 from workbench.memory.overlap import holds_reference
@@ -30,20 +31,6 @@ if TYPE_CHECKING:
 OVERLAP = 2 / 3
 # Parts whose texts are held at once.
 TABLES_HELD = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A memory and where it is from; `similarity` is the cosine with the query, None for one that was named."""
-
-    id: str
-    similarity: float | None
-    document: str
-    text: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object, one key a field."""
-        return asdict(self)
 
 
 @dataclass(slots=True)
