@@ -97,7 +97,7 @@ def draw_token(logits: Float[Tensor, " d_vocab"], temperature: float, source: to
 def join_tokens(tokenizer: Any, tokens: Iterator[int]) -> Iterator[tuple[int, str]]:
     """Each token with the text that it completes: empty while a character is not whole yet.
 
-    The texts together are the decoded tokens.
+    The texts together are the decoded tokens, up to a last character that never became whole.
     """
     seen: list[int] = []
     done = 0

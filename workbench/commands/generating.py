@@ -114,12 +114,15 @@ def stream_tokens(model: Model, tokens: Any, shown: bool) -> list[int]:
     from workbench.generation import join_tokens
 
     drawn: list[int] = []
-    for token, text in join_tokens(model.tokenizer, tokens):
-        drawn.append(token)
-        if shown and text:
-            print(clean_lines(text), end="", flush=True)
-    if shown:
-        print(flush=True)
+    try:
+        for token, text in join_tokens(model.tokenizer, tokens):
+            drawn.append(token)
+            if shown and text:
+                print(clean_lines(text), end="", flush=True)
+    finally:
+        # Whatever comes next, an error too, begins a line of its own.
+        if shown and drawn:
+            print(flush=True)
     return drawn
 
 
