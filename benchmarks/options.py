@@ -13,9 +13,15 @@ from shapes import build_shape
 from probes.models import Model
 
 
-def read_options(description: str | None, shapes: tuple[str, ...] = ("gpt2", "llama")) -> argparse.Namespace:
-    """Options of a benchmark; sets the number of threads."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_options(
+    description: str | None, shapes: tuple[str, ...] = ("gpt2", "llama"), own: argparse.ArgumentParser | None = None
+) -> argparse.Namespace:
+    """Options of a benchmark, with its `own`; sets the number of threads."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[] if own is None else [own],
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])

@@ -10,6 +10,7 @@ from workbench import library
 from workbench.answers import Condition, Prediction
 from workbench.settings import Question, Settings
 from workbench.views.figures import draw_probabilities
+from workbench.views.tables import tabulate_found
 from workbench.views.text import format_share, plain, shorten, show_line, show_token
 
 SHOWN = 5
@@ -62,6 +63,7 @@ def show_answers(asked: Asked) -> Chosen:
     for column, condition in zip(st.columns(len(asked.conditions)), asked.conditions, strict=True):
         with column.container(border=True, height="stretch"):
             show_condition(condition, role or "foil", (answer, foil))
+    show_found(asked)
     show_choice(asked, answer, foil)
     return Chosen(answer, foil, answer.strip() != original.strip())
 
@@ -102,6 +104,21 @@ def show_prediction(
     if clicked:
         st.session_state[role] = prediction.text
         st.rerun()
+
+
+def show_found(asked: Asked) -> None:
+    """The memories that were found for the prompt, with their cosine and where they are from."""
+    found = [one for condition in asked.conditions for one in condition.found if one.text]
+    if not found:
+        return
+    st.caption("Explicit memories that the prompt reads")
+    st.dataframe(
+        tabulate_found(found),
+        hide_index=True,
+        key="found",
+        column_config={"cosine": st.column_config.NumberColumn(format="%.3f", help="Of sentence vectors")},
+        alt="Explicit memories that were found",
+    )
 
 
 def show_choice(asked: Asked, answer: str, foil: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import streamlit as st
 
@@ -13,6 +14,7 @@ from workbench.settings import READINGS, Question, Settings
 from workbench.views.tables import search_facts, tabulate_facts
 from workbench.views.text import plain, shorten
 
+BUILT_IN = ("auto", "own", "none")
 FACT, PROMPT = "A shipped fact", "My own prompt"
 ANY = "any"
 
@@ -46,12 +48,13 @@ def choose_settings() -> Settings:
         )
         memory = third.selectbox(
             "Explicit memory",
-            ["auto", "own", "none"],
+            [*BUILT_IN, *library.list_banks("memory")],
             key="memory",
             persist_state="session",
             accept_new_options=True,
             help="Key-values written from documents. auto: a never-seen fact's own document; own: every fact's "
-            "own; none; or a folder.",
+            "own; none; or the folder of a bank of your own documents, in which the memories nearest to the prompt are "
+            "found (folders below the working directory are listed, any other can be typed).",
         )
         text = fourth.selectbox(
             "Text in the traced prompt",
@@ -62,13 +65,43 @@ def choose_settings() -> Settings:
             help="auto puts the fact's document before the prompt when tracing; or the path of a text file. The "
             "condition `text` below is asked in any case.",
         )
-    return Settings(
-        model=model.strip() or "shipped",
-        bank=bank or "auto",
-        reading=read or "fetched",
-        memory=memory or "auto",
-        text=text or "none",
+        chosen = Settings(
+            model=model.strip() or "shipped",
+            bank=bank or "auto",
+            reading=read or "fetched",
+            memory=memory or "auto",
+            text=text or "none",
+        )
+        return chosen if chosen.memory in BUILT_IN else choose_memories(chosen)
+
+
+def choose_memories(settings: Settings) -> Settings:
+    """How many memories of a bank are found, or which ones are read instead; and whether the prefix is."""
+    first, second, third = st.columns([1, 2, 2], vertical_alignment="bottom")
+    count = first.number_input(
+        "Memories to find",
+        1,
+        100,
+        settings.memories,
+        key="memories",
+        persist_state="session",
+        help="Those nearest to the prompt in meaning. Each is a writer of its own in a trace.",
     )
+    names = second.text_input(
+        "Or read these",
+        key="memory-ids",
+        persist_state="session",
+        placeholder="ids, with commas between them",
+        help="`memory-circuits memory list` shows the ids of a bank.",
+    )
+    faithful = third.checkbox(
+        "Prefix at every layer",
+        key="faithful",
+        persist_state="session",
+        help="Read the bank's prefix beside the memories at every head of every layer, as the paper does. A model must "
+        "have been trained so; the shipped one was not.",
+    )
+    return replace(settings, memories=int(count), memory_ids=names.strip(), faithful=faithful)
 
 
 def choose_question() -> Question | None:

@@ -43,7 +43,7 @@ def get_owner() -> str:
 def key_engine(settings: Settings) -> str:
     """What decides which model is loaded with which memories, as text."""
     parts = (settings.model, settings.dtype, settings.device, settings.bank, settings.memory)
-    return "\n".join([*parts, str(settings.device_map), str(settings.trust_remote_code)])
+    return "\n".join([*parts, *map(str, (settings.device_map, settings.trust_remote_code, settings.faithful))])
 
 
 def submit(slot: str, label: str, settings: Settings, work: Callable[[Engine, Tick], Value]) -> None:

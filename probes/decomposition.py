@@ -99,18 +99,17 @@ def sums_units(weights: LayerWeights, record: Record, layer: int) -> bool:
 
 
 def measure_attention(model: Model) -> AttentionForm | None:
-    """Form of the attention scores, or None where they are not plain rotary attention in every layer.
+    """Form of the attention scores, or None where they are no plain products in every layer, rotary or without turning.
 
     The scale is fitted on one pass and every score compared with the model's own.
     """
-    if any(not hasattr(block.attn, "hook_cos") for block in model.bridge.blocks):
-        return None
+    rotary = all(hasattr(block.attn, "hook_cos") for block in model.bridge.blocks)
     seen: dict[tuple[int, str], Tensor] = {}
 
     def keep(tensor: Tensor, hook: object, layer: int, point: str) -> None:
         seen[layer, point] = tensor
 
-    points = ("hook_q", "hook_k", "hook_cos", "hook_sin", "hook_attn_scores")
+    points = ("hook_q", "hook_k", "hook_attn_scores", *(("hook_cos", "hook_sin") if rotary else ()))
     hooks = [
         (name_hook(layer, f"attn.{point}"), partial(keep, layer=layer, point=point))
         for layer in range(model.layers)
@@ -127,7 +126,9 @@ def measure_attention(model: Model) -> AttentionForm | None:
         if scale is None:
             return None
         scales.append(scale)
-        frequencies.append(read_frequencies(seen[layer, "hook_cos"], seen[layer, "hook_sin"]))
+        frequencies.append(
+            read_frequencies(seen[layer, "hook_cos"], seen[layer, "hook_sin"]) if rotary else torch.zeros(0)
+        )
     if max(scales) - min(scales) > 1e-3 * max(scales):
         return None
     return AttentionForm(scales[0], float(cap) if cap else None, tuple(frequencies))
@@ -147,12 +148,13 @@ def apply_norm(norm: Norm | None, x: Tensor) -> Tensor:
 
 
 def fit_scale(model: Model, layer: int, seen: dict[str, Tensor], cap: float | None) -> float | None:
-    """Factor between turned query-key products and the model's scores, or None where no factor fits them."""
+    """Factor between (turned) query-key products and the model's scores, or None where no factor fits them."""
     weights = model.weights[layer]
-    if seen["hook_cos"].shape[-1] % 2:
-        return None
-    query = rotate(apply_norm(weights.query_norm, seen["hook_q"]), seen["hook_cos"], seen["hook_sin"])
-    key = rotate(apply_norm(weights.key_norm, seen["hook_k"]), seen["hook_cos"], seen["hook_sin"])
+    query, key = apply_norm(weights.query_norm, seen["hook_q"]), apply_norm(weights.key_norm, seen["hook_k"])
+    if "hook_cos" in seen:
+        if seen["hook_cos"].shape[-1] % 2:
+            return None
+        query, key = (rotate(states, seen["hook_cos"], seen["hook_sin"]) for states in (query, key))
     key = key.repeat_interleave(model.heads // model.kv_heads, dim=2)
     products = torch.einsum("bihd,bjhd->bhij", query, key).float()
     scores = seen["hook_attn_scores"].float()

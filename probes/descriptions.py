@@ -22,7 +22,7 @@ def read_description(path: Path, file_format: str, versions: tuple[int, ...] = (
         about = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(about, dict) or about.get("format") != file_format:
         raise UserError(f"{path} is not {file_format}")

@@ -10,7 +10,7 @@ put before the context.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +22,10 @@ from probes.models import Model
 from probes.slots import shift_keys
 
 REFERENCE_LENGTH = 128
+
+# Parallel: every memory lies the same distance before the context (the paper). Written: keys keep the learned positions
+# they were written at, from 0 on like the context's own; nothing says to the model that they come before it.
+Positions = Literal["parallel", "written"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,29 +108,44 @@ def encode_reference(tokenizer: Any, prefix: str, text: str, limit: int = REFERE
     return (head + body)[:limit], len(head)
 
 
-def require_rotary(model: Model) -> None:
-    """Raise UserError for a model whose attention scores are not plain rotary attention."""
+def require_attention(model: Model, positions: Positions | None = None) -> None:
+    """Raise UserError for a model whose attention cannot read memories, or not at such positions (None: any)."""
     if model.attention is None:
         raise UserError(
-            f"{model.name} ({model.architecture}) has no plain rotary attention (learned or other positions), so an "
-            "explicit memory cannot be read at parallel positions: use --memory none, or put the text in the prompt"
+            f"{model.name} ({model.architecture}) has attention that explicit memories cannot join (its scores are no "
+            "plain products of queries and keys): use --memory none, or put the text in the prompt"
         )
+    if positions == "parallel" and not model.attention.rotary:
+        raise UserError(
+            f"{model.name} ({model.architecture}) has learned absolute positions, no plain rotary attention: they "
+            "are in its keys and cannot be moved to parallel ones before the context. --positions written keeps keys "
+            "at the positions they were written at, the same as the context's; or put the text in the prompt"
+        )
+    if positions == "written" and model.attention.rotary:
+        raise UserError(f"{model.name} has rotary positions, so its keys can be moved: use --positions parallel")
 
 
 def fetch_memories(memories: MemorySource, model: Model, ids: tuple[str, ...]) -> ExplicitBlocks:
     """Memories of these ids, keys turned to lie `offset` positions before the context, ready to attach."""
-    require_rotary(model)
+    return turn_memories(memories.select(ids), model)
+
+
+def turn_memories(memories: ExplicitMemories, model: Model) -> ExplicitBlocks:
+    """All of these memories, keys turned to lie `offset` positions before the context, ready to attach.
+
+    Keys of a model that turns nothing stay as they were written.
+    """
+    require_attention(model)
     assert model.attention is not None
-    chosen = memories.select(ids)
-    keys = chosen.keys.to(model.device)
+    keys = memories.keys.to(model.device)
     turned = [
-        shift_keys(keys[:, index], model.attention.frequencies[layer].to(model.device), -float(chosen.offset))
-        for index, layer in enumerate(chosen.layers)
+        shift_keys(keys[:, index], model.attention.frequencies[layer].to(model.device), -float(memories.offset))
+        for index, layer in enumerate(memories.layers)
     ]
     return ExplicitBlocks(
-        ids=ids,
-        layers=chosen.layers,
+        ids=memories.ids,
+        layers=memories.layers,
         keys=torch.stack(turned)[None],
-        values=chosen.values.to(model.device).transpose(0, 1)[None],
-        absent=(chosen.positions.to(model.device) < 0).transpose(0, 1)[None],
+        values=memories.values.to(model.device).transpose(0, 1)[None],
+        absent=(memories.positions.to(model.device) < 0).transpose(0, 1)[None],
     )

@@ -177,7 +177,8 @@ class Pass:
             "attn.hook_z": self._z,
         }
         if self._memory_layer(layer) is not None:
-            points |= {"attn.hook_cos": self._cos, "attn.hook_sin": self._sin}
+            if self.model.attention is not None and self.model.attention.rotary:
+                points |= {"attn.hook_cos": self._cos, "attn.hook_sin": self._sin}
             points["attn.hook_attn_scores"] = self._scores
         if self.attention:
             points["attn.hook_pattern"] = self._pattern
@@ -410,10 +411,12 @@ class Pass:
         return record.context_read[layer] + record.memory_read[layer].sum(dim=3)
 
     def _turn(self, query: Float[Tensor, "batch pos head block d_head"], layer: int) -> Tensor:
-        """Queries as the model itself would turn them: norm on queries where there is one, then rotary."""
+        """Queries as the model itself would turn them: norm on queries and rotary, where there are any."""
         norm = self.model.weights[layer].query_norm
         if norm is not None:
             query = norm.apply(query)
+        if (layer, "cos") not in self._angles:
+            return query
         flat = query.flatten(2, 3)
         return rotate(flat, self._angles[layer, "cos"], self._angles[layer, "sin"]).view_as(query)
 

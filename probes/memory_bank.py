@@ -19,7 +19,7 @@ from torch import Tensor
 from probes.codebooks import CODEBOOKS, SIDES, Codebooks, open_codebooks
 from probes.descriptions import hash_file, require_model
 from probes.errors import UserError
-from probes.explicit import ExplicitMemories, require_rotary
+from probes.explicit import ExplicitMemories, require_attention
 from probes.memory_format import HEAD, Head, Part, read_entries, read_head, read_ids
 from probes.models import Model
 
@@ -71,6 +71,7 @@ class MemoryBank:
             "prefix": head.prefix,
             "scoring": head.scoring,
             "pooling": head.pooling,
+            "positions": head.positions,
             "model_sha256": head.model_sha256,
             "compressed": bool(head.code),
             "code": head.code or None,
@@ -154,7 +155,7 @@ def open_bank(folder: Path, model: Model | None = None) -> MemoryBank:
     if head.version == 1:
         head = complete_head(folder, head)
     if model is not None:
-        require_rotary(model)
+        require_attention(model, head.positions)
         require_model(folder, head.model_sha256, model.sha256)
         shape = (model.kv_heads, model.d_head)
         if (head.kv_heads, head.d_head) != shape or any(not 0 <= layer < model.layers for layer in head.layers):

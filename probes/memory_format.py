@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from probes.codes import Code, read_code
 from probes.descriptions import read_description
 from probes.errors import UserError
+from probes.explicit import Positions
 
 FORMAT = "memory-circuits/explicit-memory"
 VERSION = 2
@@ -83,6 +84,7 @@ class Head:
     precision: str
     first_token: int
     next_part: int
+    positions: Positions = "parallel"
     parts: tuple[Part, ...] = ()
     ids: tuple[str, ...] = ()
     code: str = ""
@@ -152,6 +154,7 @@ def parse_head(about: dict[str, Any]) -> Head:
         precision=str(about["precision"]),
         first_token=int(about["first_token"]),
         next_part=int(about["next_part"]),
+        positions=read_positions(about.get("positions", "parallel")),
         parts=tuple(parts),
         code=str(about.get("code", "")),
         codebooks_sha256=str(about.get("codebooks_sha256", "")),
@@ -159,6 +162,15 @@ def parse_head(about: dict[str, Any]) -> Head:
     if head.code:
         head.read_code()
     return head
+
+
+def read_positions(name: object) -> Positions:
+    """Positions of a head. Raises ValueError for others than there are."""
+    if name == "parallel":
+        return "parallel"
+    if name == "written":
+        return "written"
+    raise ValueError(f"no positions are called {str(name)[:40]!r}")
 
 
 def parse_first_version(about: dict[str, Any]) -> Head:

@@ -68,13 +68,18 @@ class LayerWeights:
 class AttentionForm:
     """How attention scores come from queries and keys: `cap(scale * rotate(q) . rotate(k))`, measured at load.
 
-    `frequencies[layer]` are radians a position of each pair of numbers that rotary embedding turns; `soft_cap` is
-    Gemma 2's `cap * tanh(score / cap)`.
+    `frequencies[layer]` are radians a position of each pair of numbers that rotary embedding turns, none where nothing
+    is turned (GPT-2, whose learned positions are in the stream); `soft_cap` is Gemma 2's `cap * tanh(score / cap)`.
     """
 
     scale: float
     soft_cap: float | None
     frequencies: tuple[Float[Tensor, " half"], ...] = field(repr=False)
+
+    @property
+    def rotary(self) -> bool:
+        """Whether queries and keys are turned by their positions."""
+        return any(len(layer) for layer in self.frequencies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +87,8 @@ class Model:
     """A hooked language model with what attribution must know of it.
 
     `sha256` is the hash of the weight files (or of the tensors, for a hub model). `parallel` models feed attention
-    and MLP of a layer from the same stream. `attention` is None where the scores are not plain rotary attention
-    (learned positions, ALiBi): no explicit memory can be attached faithfully there. `base` is the model as it was
+    and MLP of a layer from the same stream. `attention` is None where the scores are no plain products of queries and
+    keys, rotary or not (ALiBi, GPT-J's pairs): no explicit memory can be attached there. `base` is the model as it was
     loaded, where `weights` are those that attached LoRA blocks give it (`probes/adapters.py`).
     """
 
@@ -119,14 +124,17 @@ class Model:
         }
 
     def run(
-        self, tokens: Int[Tensor, "batch pos"], hooks: Sequence[Hook] = ()
+        self, tokens: Int[Tensor, "batch pos"], hooks: Sequence[Hook] = (), cache: Any = None
     ) -> Float[Tensor, "rows pos_or_step d_vocab"]:
         """Logits under the hooks, which are removed afterwards whatever happens. Takes the model's lock.
 
         A hook may change how many rows and positions there are from its point on; so the logits may differ in both.
+        `cache` (`start_cache`) holds keys and values of the tokens before these, and is extended by theirs.
         """
         with self.lock, self.attach(hooks):
-            logits: Tensor = self.bridge(tokens.to(self.device), return_type="logits", prepend_bos=False)
+            logits: Tensor = self.bridge(
+                tokens.to(self.device), return_type="logits", prepend_bos=False, past_key_values=cache
+            )
         return logits
 
     def run_until(self, tokens: Int[Tensor, "batch pos"], hooks: Sequence[Hook], layer: int) -> None:
@@ -136,6 +144,19 @@ class Model:
         """
         with self.lock, self.attach(hooks):
             self.bridge(tokens.to(self.device), return_type="logits", prepend_bos=False, stop_at_layer=layer)
+
+    def start_cache(self) -> Any:
+        """An empty key-value cache of transformers, which keeps every token (sliding windows only mask)."""
+        from transformers import DynamicCache
+
+        return DynamicCache()
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens after which the checkpoint says that a text has ended."""
+        config = getattr(self.bridge.original_model, "generation_config", None)
+        found = getattr(config, "eos_token_id", None)
+        return frozenset([found] if isinstance(found, int) else found or ())
 
     @contextmanager
     def attach(self, hooks: Sequence[Hook]) -> Iterator[None]:

@@ -18,18 +18,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probes.errors import UserError
-from probes.explicit import REFERENCE_LENGTH, ExplicitMemories, encode_reference, require_rotary
+from probes.explicit import REFERENCE_LENGTH, ExplicitMemories, Positions, encode_reference, require_attention
 from probes.models import Hook, Model, name_hook
 from probes.slots import Pooling, Scoring, gather_slots, keep_slots, measure_received_attention, rotate
 
-STATES = ("hook_q", "hook_k", "hook_v", "hook_cos", "hook_sin")
+STATES, ANGLES = ("hook_q", "hook_k", "hook_v"), ("hook_cos", "hook_sin")
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How memories are written: memory layers, tokens kept a key-value head, and how tokens are scored.
 
-    `offset` is the distance in positions from a memory's start to the context that reads it.
+    `offset` is the distance in positions from a memory's start to the context that reads it. With learned positions
+    (`written`) there is no such distance, and positions are in what tokens are scored by.
     """
 
     layers: tuple[int, ...]
@@ -38,20 +39,26 @@ class Recipe:
     prefix: str = "Reference:"
     scoring: Scoring = "softmax"
     pooling: Pooling = "sum"
+    positions: Positions = "parallel"
 
     def limit_tokens(self, model: Model) -> int:
         """Most tokens of a reference, its prefix counted."""
         return min(REFERENCE_LENGTH, self.offset, model.context)
 
     def check(self, model: Model) -> None:
-        """Raise UserError for a model without plain rotary attention, absent layers, or no slot."""
-        require_rotary(model)
+        """Raise UserError for a model that cannot read memories so, absent layers, or no slot."""
+        require_attention(model, self.positions)
         if not self.layers or any(not 0 <= layer < model.layers for layer in self.layers):
             raise UserError(f"memory layers {self.layers} are not all in 0..{model.layers - 1}")
         if not 1 <= self.slots <= REFERENCE_LENGTH:
             raise UserError(f"{self.slots} slots: a memory keeps 1 to {REFERENCE_LENGTH} tokens a key-value head")
         if self.offset < 1:
             raise UserError(f"the offset is {self.offset}: a memory lies 1 position or more before its context")
+
+
+def list_states(model: Model) -> tuple[str, ...]:
+    """Hook points whose states writing needs: angles where there are any."""
+    return (*STATES, *ANGLES) if model.attention is not None and model.attention.rotary else STATES
 
 
 def choose_first_half(model: Model) -> tuple[int, ...]:
@@ -74,7 +81,7 @@ class WritingPass:
         hooks: list[Hook] = [
             (name_hook(layer, f"attn.{point}"), partial(self.collect, layer=layer, point=point))
             for layer in self.recipe.layers
-            for point in STATES
+            for point in list_states(self.model)
         ]
         return [*hooks, ("unembed.hook_in", self.skip_logits)]
 
@@ -82,7 +89,7 @@ class WritingPass:
         """Take one state; with the last of a layer, choose and keep its tokens."""
         states = self.seen.setdefault(layer, {})
         states[point] = tensor
-        if len(states) == len(STATES):
+        if len(states) == len(list_states(self.model)):
             self.kept[layer] = keep_tokens(self.model, self.recipe, layer, self.seen.pop(layer), self.valid)
 
     def skip_logits(self, stream: Tensor, hook: object) -> Tensor:
@@ -113,7 +120,7 @@ def keep_tokens(
         chosen = torch.nn.functional.pad(chosen, (0, missing), value=valid.shape[1])
     absent = chosen == valid.shape[1]
     index = chosen.masked_fill(absent, 0)
-    turned = rotate(key, states["hook_cos"], states["hook_sin"])
+    turned = rotate(key, states["hook_cos"], states["hook_sin"]) if model.attention.rotary else key
     keys, values = (
         gather_slots(tensor, index).masked_fill(absent[..., None], 0.0) for tensor in (turned, states["hook_v"])
     )
@@ -154,12 +161,14 @@ def write_memories(
     scoring: Scoring = "softmax",
     pooling: Pooling = "sum",
     batch: int = 16,
+    positions: Positions = "parallel",
 ) -> ExplicitMemories:
     """Write one memory a text, cut at 128 tokens; `layers` defaults to the first half of the model.
 
-    Raises UserError for a model without plain rotary attention, an empty text, or a layer that is not there.
+    Raises UserError for a model that cannot read memories at such positions, an empty text, or an absent layer.
     """
-    recipe = Recipe(choose_first_half(model) if layers is None else layers, slots, offset, prefix, scoring, pooling)
+    chosen = choose_first_half(model) if layers is None else layers
+    recipe = Recipe(chosen, slots, offset, prefix, scoring, pooling, positions)
     recipe.check(model)
     references, first = [], 0
     for name, text in texts.items():
@@ -171,8 +180,8 @@ def write_memories(
         write_batch(model, recipe, references[start : start + batch], first)
         for start in range(0, len(references), batch)
     ]
-    keys, values, positions = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    return ExplicitMemories(tuple(texts), recipe.layers, offset, prefix, hash_memories(keys), keys, values, positions)
+    keys, values, kept = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return ExplicitMemories(tuple(texts), recipe.layers, offset, prefix, hash_memories(keys), keys, values, kept)
 
 
 def hash_memories(keys: Tensor) -> str:

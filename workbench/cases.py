@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from probes.errors import UserError
 from probes.facts import Fact, find_fact
 from probes.prompts import PromptPair, encode_answer, find_named_fact, list_counterfactuals, pair_prompts
+from workbench.answers import Found
 from workbench.banks.reading import Route, choose_route
 from workbench.engine import Engine
 from workbench.pair_tables import list_questions
@@ -30,8 +31,13 @@ class Side:
 
     prompt: str
     path: tuple[int, ...] = ()
-    memories: tuple[str, ...] = ()
+    found: tuple[Found, ...] = ()
     text: str = ""
+
+    @property
+    def memories(self) -> tuple[str, ...]:
+        """Ids of the explicit memories."""
+        return tuple(one.id for one in self.found)
 
     def build_prompt(self, template: str) -> str:
         """Prompt as it is fed, with the text before it."""
@@ -57,6 +63,8 @@ class Case:
             "counterfactual_path": list(self.counterfactual.path),
             "memories": list(self.clean.memories),
             "counterfactual_memories": list(self.counterfactual.memories),
+            "similarities": [one.similarity for one in self.clean.found],
+            "counterfactual_similarities": [one.similarity for one in self.counterfactual.found],
         }
 
 
@@ -111,11 +119,28 @@ def choose_path(engine: Engine, settings: Settings, fact: Fact | None, prompt: s
     return choose_route(bank, settings.reading, fact, prompt, engine.facts, settings.seed)
 
 
-def choose_memories(engine: Engine, fact: Fact | None, always: bool = False) -> tuple[str, ...]:
-    """The fact's own explicit memory: for a never-seen fact, and for others when asked for (`always`)."""
-    if engine.memories is None or fact is None or fact.document_id not in engine.memories:
+def choose_memories(
+    engine: Engine, settings: Settings, fact: Fact | None, prompt: str, always: bool = False
+) -> tuple[Found, ...]:
+    """Explicit memories that a prompt reads: those named, else the fact's own, else those found by the prompt.
+
+    The fact's own is read when it was never seen, and for others when asked for (`always`). Only a bank that was given
+    by its folder is searched. Raises UserError when it cannot be, or for a memory that it does not hold.
+    """
+    if engine.memories is None or engine.retriever is None:
         return ()
-    return (fact.document_id,) if always or fact.split == "never-seen" else ()
+    from workbench.memory.retrieval import split_ids
+
+    if settings.memory_ids:
+        return engine.retriever.name(split_ids(engine.retriever.bank, settings.memory_ids))
+    if fact is not None and fact.document_id in engine.memories:
+        return engine.retriever.name([fact.document_id]) if always or fact.split == "never-seen" else ()
+    if settings.memory in ("auto", "own"):
+        return ()
+    try:
+        return engine.retriever.find(prompt, settings.memories)
+    except UserError as error:
+        raise UserError(f"{error} (or choose memories by hand with --memory-ids)") from None
 
 
 def build_side(engine: Engine, settings: Settings, fact: Fact | None, prompt: str, always: bool = False) -> Side:
@@ -127,7 +152,7 @@ def build_side(engine: Engine, settings: Settings, fact: Fact | None, prompt: st
     return Side(
         prompt=prompt,
         path=choose_path(engine, settings, fact, prompt).path,
-        memories=choose_memories(engine, fact, always) if settings.memory != "none" else (),
+        found=choose_memories(engine, settings, fact, prompt, always) if settings.memory != "none" else (),
         text=read_text(settings.text, fact),
     )
 
@@ -135,8 +160,7 @@ def build_side(engine: Engine, settings: Settings, fact: Fact | None, prompt: st
 def build_other_side(engine: Engine, settings: Settings, fact: Fact | None, prompt: str, clean: Side) -> Side:
     """Counterfactual side: its own memories where it has as many, else those of the clean side; the same text."""
     side = build_side(engine, settings, fact, prompt, always=bool(clean.memories))
-    memories = side.memories if len(side.memories) == len(clean.memories) else clean.memories
-    return replace(side, memories=memories, text=clean.text)
+    return replace(side, found=side.found if len(side.found) == len(clean.found) else clean.found, text=clean.text)
 
 
 def swap_answer(side: Side, answer: str, foil: str) -> Side | None:
@@ -160,7 +184,7 @@ def list_other_sides(
         side = swap_answer(clean, answer, instead)
         if side is None:
             side = build_other_side(engine, settings, other, other.prompt, clean)
-            if clean.memories and side.memories == clean.memories:
+            if clean.memories and side.memories == clean.memories and not settings.memory_ids:
                 continue
         yield side, other, instead
 

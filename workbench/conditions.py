@@ -16,7 +16,7 @@ from probes.facts import Fact, find_fact
 from probes.models import Model
 from probes.progress import Tick
 from probes.prompts import encode_answer, find_named_fact, refuse_length
-from workbench.answers import Condition, Prediction
+from workbench.answers import Condition, Found, Prediction
 from workbench.cases import Side, choose_memories, choose_path, read_text
 from workbench.engine import Engine
 from workbench.settings import Question, Settings
@@ -37,7 +37,7 @@ def answer_conditions(engine: Engine, question: Question, settings: Settings, ti
     sides = {
         "parameters": (plain, "", ""),
         "bank": offer_bank(engine, plain, fact, settings),
-        "explicit memory": offer_memory(engine, plain, fact),
+        "explicit memory": offer_memory(engine, plain, fact, settings),
         "text": offer_text(plain, fact, settings),
     }
     conditions = []
@@ -61,14 +61,22 @@ def offer_bank(engine: Engine, side: Side, fact: Fact | None, settings: Settings
     return replace(side, path=route.path), route.note, "" if route.path else route.note
 
 
-def offer_memory(engine: Engine, side: Side, fact: Fact | None) -> tuple[Side, str, str]:
-    """Side with the fact's explicit memory, its source, and why it is not available."""
+def offer_memory(engine: Engine, side: Side, fact: Fact | None, settings: Settings) -> tuple[Side, str, str]:
+    """Side with the explicit memories of the fact or found by the prompt, their source, and why there are none."""
     if engine.memories is None:
         return side, "", "no explicit memories are attached to this model"
-    memories = choose_memories(engine, fact, always=True)
-    if not memories:
+    try:
+        found = choose_memories(engine, settings, fact, side.prompt, always=True)
+    except UserError as error:
+        return side, "", str(error)
+    if not found:
         return side, "", "no explicit memory was written about this subject"
-    return replace(side, memories=memories), f"memory of {', '.join(memories)}", ""
+    return replace(side, found=found), f"memory of {', '.join(map(describe_found, found))}", ""
+
+
+def describe_found(found: Found) -> str:
+    """A memory's id, and its cosine with the prompt where it was found by it."""
+    return found.id if found.similarity is None else f"{found.id} (cosine {found.similarity:.2f})"
 
 
 def offer_text(side: Side, fact: Fact | None, settings: Settings) -> tuple[Side, str, str]:
@@ -95,7 +103,7 @@ def answer_side(engine: Engine, name: str, side: Side, answer: str, source: str)
     best = [predict(model, probabilities[0], token) for token in probabilities[0].topk(SHOWN).indices.tolist()]
     steps = [predict(model, probabilities[step], token) for step, token in enumerate(wanted)]
     asked = join_steps(text, steps) if steps else None
-    return Condition(name, prompt, tuple(best), asked, source, steps=tuple(steps))
+    return Condition(name, prompt, tuple(best), asked, source, steps=tuple(steps), found=side.found)
 
 
 def join_steps(text: str, steps: Sequence[Prediction]) -> Prediction:

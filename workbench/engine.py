@@ -13,17 +13,19 @@ from workbench.library import find_shipped, read_shipped_facts, read_template
 from workbench.settings import Settings
 
 if TYPE_CHECKING:
-    from probes.attachments import Attachment
+    from probes.attachments import Attachment, ExplicitBlocks
     from probes.bank import Bank
     from probes.explicit import MemorySource
     from probes.models import Model
+    from workbench.memory.retrieval import Retriever
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
     """Model, memories (None where there are none for this model), facts, and how a text stands before a prompt.
 
-    Safe to share between threads: the model takes its own lock for every pass.
+    `retriever` finds memories by a text, where there are memories; `prefix` is that of the faithful reader, None unless
+    asked for. Threads may share it one after the other: the model takes its own lock for every pass.
     """
 
     model: Model
@@ -31,17 +33,25 @@ class Engine:
     memories: MemorySource | None
     facts: tuple[Fact, ...]
     template: str = field(repr=False)
+    retriever: Retriever | None = field(default=None, repr=False)
+    prefix: ExplicitBlocks | None = field(default=None, repr=False)
 
     def attach(self, path: tuple[int, ...], memories: tuple[str, ...]) -> Attachment:
-        """Bank blocks of a path and explicit memories of these ids, ready for a pass; empty: none of that kind."""
+        """Bank blocks of a path and explicit memories of these ids, ready for a pass; empty: none of that kind.
+
+        The faithful reader's prefix comes with the memories, as their last block.
+        """
         from probes.attachments import Attachment
         from probes.bank import fetch_blocks
         from probes.explicit import fetch_memories
+        from probes.prefix import add_prefix
 
         bank = fetch_blocks(self.bank, self.model, path) if self.bank is not None and path else None
         explicit = (
             fetch_memories(self.memories, self.model, memories) if self.memories is not None and memories else None
         )
+        if explicit is not None and self.prefix is not None:
+            explicit = add_prefix(explicit, self.prefix)
         return Attachment(explicit, bank)
 
 
@@ -64,6 +74,8 @@ def open_engine(settings: Settings, tick: Tick = quiet) -> Engine:
     from probes.bank import load_bank
     from probes.memory_bank import open_bank
     from probes.models import load_model
+    from probes.prefix import read_prefix
+    from workbench.memory.retrieval import Retriever
 
     shipped = find_shipped() if settings.model == "shipped" else None
     name = str(shipped / "model") if shipped is not None else settings.model
@@ -74,5 +86,11 @@ def open_engine(settings: Settings, tick: Tick = quiet) -> Engine:
     memory_folder = find_store(settings.memory, "memory", shipped)
     bank = load_bank(bank_folder, model) if bank_folder is not None else None
     memories = open_bank(memory_folder, model) if memory_folder is not None else None
+    if memories is None and (settings.memory_ids or settings.faithful):
+        raise UserError("--memory-ids and --faithful are about a bank of explicit memories: give one with --memory")
+    prefix = retriever = None
+    if memories is not None:
+        retriever = Retriever(memories)
+        prefix = read_prefix(model, memories.prefix, memories.offset) if settings.faithful else None
     tick("loading facts", 2, 3)
-    return Engine(model, bank, memories, read_shipped_facts(), read_template(find_shipped()))
+    return Engine(model, bank, memories, read_shipped_facts(), read_template(find_shipped()), retriever, prefix)

@@ -30,6 +30,12 @@ def find_runs() -> Path:
     return Path(os.environ.get("MEMORY_CIRCUITS_RUNS", "runs")).expanduser()
 
 
+def list_banks(kind: str) -> list[str]:
+    """Folders of banks in and below the working directory that have a file `kind`.json, two levels deep at most."""
+    found = {path.parent for depth in ("", "*/", "*/*/") for path in Path().glob(f"{depth}{kind}.json")}
+    return sorted(str(folder) for folder in found if not any(part.startswith(".") for part in folder.parts))
+
+
 @lru_cache(maxsize=4)
 def read_facts(folder: Path) -> tuple[Fact, ...]:
     """Facts of a folder, read once."""

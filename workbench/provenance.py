@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.settings import Question, Settings
 
 if TYPE_CHECKING:
+    from workbench.answers import Found
     from workbench.cases import Case
     from workbench.engine import Engine
 
@@ -72,10 +73,10 @@ def describe_memories(engine: Engine, cases: Sequence[Case], reading: str = "fet
         memories = {
             "name": "memory",
             "sha256": engine.memories.sha256,
-            "layers": list(engine.memories.layers),
+            "layers": list(engine.prefix.layers if engine.prefix is not None else engine.memories.layers),
             "slots": engine.memories.slots,
             "offset": engine.memories.offset,
-            "blocks": [] if several else [describe_block(engine, name) for name in case.clean.memories],
+            "blocks": [] if several else describe_blocks(engine, case.clean.found),
             "counterfactual_blocks": [] if several else list(case.counterfactual.memories),
         }
     if case.clean.text and not several:
@@ -83,13 +84,38 @@ def describe_memories(engine: Engine, cases: Sequence[Case], reading: str = "fet
     return {"bank": bank, "explicit": memories, "text": text}
 
 
-def describe_block(engine: Engine, name: str) -> dict[str, Any]:
-    """One explicit memory: the text it was written from, its tokens, and the kept tokens [layer][kv_head][slot]."""
+def describe_blocks(engine: Engine, found: Sequence[Found]) -> list[dict[str, Any]]:
+    """The explicit memories, and the faithful reader's prefix as the last where it is read.
+
+    With the prefix there are rows for all layers, nothing kept of a memory where it was not written.
+    """
+    blocks, prefix = [describe_block(engine, one) for one in found], engine.prefix
+    if prefix is None:
+        return blocks
+    assert engine.memories is not None
+    kv_heads, slots = prefix.keys.shape[3:5]
+    nothing = [[-1] * engine.memories.slots] * kv_heads
+    for block in blocks:
+        written = dict(zip(engine.memories.layers, block["kept"], strict=True))
+        block["kept"] = [written.get(layer, nothing) for layer in prefix.layers]
+    tokens = [engine.model.decode(token) for token in engine.model.encode(prefix.ids[0])]
+    kept = [[list(range(slots))] * kv_heads for _ in prefix.layers]
+    return [*blocks, {"id": prefix.ids[0], "text": prefix.ids[0], "tokens": tokens, "kept": kept}]
+
+
+def describe_block(engine: Engine, found: Found) -> dict[str, Any]:
+    """One explicit memory: its document and the text it was written from, its cosine with the prompt (null: it was
+    named), its tokens, and the kept tokens [layer][kv_head][slot].
+    """
     from probes.explicit import REFERENCE_LENGTH, encode_reference
 
     assert engine.memories is not None
-    text = next((fact.document for fact in engine.facts if fact.document_id == name), "")
+    text = found.text or next((fact.document for fact in engine.facts if fact.document_id == found.id), "")
     limit = min(REFERENCE_LENGTH, engine.memories.offset)
     ids, _ = encode_reference(engine.model.tokenizer, engine.memories.prefix, text, limit)
-    kept = engine.memories.select((name,)).positions[0]
-    return {"id": name, "text": text, "tokens": [engine.model.decode(token) for token in ids], "kept": kept.tolist()}
+    kept = engine.memories.select((found.id,)).positions[0]
+    return found.to_json() | {
+        "text": text,
+        "tokens": [engine.model.decode(token) for token in ids],
+        "kept": kept.tolist(),
+    }

@@ -96,13 +96,15 @@ class Settings:
 
     `model` is `shipped`, a folder or a hub name; `bank`, `memory` and `text` are `auto` (what the fact comes with),
     `none`, or a path. `reading` says which blocks of the bank are read. `memory` may also be `own`: the fact's explicit
-    memory even if the fact was trained. `edges` is the number asked for, `threshold` the smallest absolute score (in
-    the metric's unit) that the selection `threshold` keeps and the smallest change for which pruning (`acdc`) keeps an
-    edge, `solver_seconds` the time that `optimal` may take, `steps` the points of the path of an integrated gradient,
-    `updates` the length of `edge-masks`' training.
+    memory even if the fact was trained; in a folder `memories` of them are found by the prompt's meaning, unless
+    `memory_ids` names some (commas between them). `faithful` puts the memories' prefix before the context at every head
+    of every layer. `edges` is the number asked for, `threshold` the smallest absolute score (in the metric's unit) that
+    the selection `threshold` keeps and the smallest change for which pruning (`acdc`) keeps an edge, `solver_seconds`
+    the time that `optimal` may take, `steps` the points of the path of an integrated gradient, `updates` the length of
+    `edge-masks`' training.
     `device_map` spreads a large model over devices (then `device` is not used).
-    `parts` is how many of the strongest FFN units, bank units, memory slots and attention edges are kept of each (0: they
-    are not scored), as nodes and into each reader of `into` (empty: into the logits).
+    `parts` is how many of the strongest FFN units, bank units, memory slots and attention edges are kept of each (0:
+    they are not scored), as nodes and into each reader of `into` (empty: into the logits).
     """
 
     model: str = "shipped"
@@ -110,6 +112,9 @@ class Settings:
     reading: str = "fetched"
     memory: str = "auto"
     text: str = "none"
+    memories: int = 1
+    memory_ids: str = ""
+    faithful: bool = False
     method: str = "eap"
     ablation: str = "counterfactual"
     metric: str = "logit-diff"
@@ -142,6 +147,7 @@ class Settings:
             ("edges", 1, 1_000_000),
             ("steps", 1, 1000),
             ("updates", 1, 100_000),
+            ("memories", 1, 100),
             ("seed", 0, 2**31 - 1),
             ("parts", 0, 10_000),
         ):

@@ -16,7 +16,7 @@ from pages import session
 from probes.errors import UserError
 from probes.facts import Fact
 from workbench import library, pipeline
-from workbench.answers import Condition, Prediction
+from workbench.answers import Condition, Found, Prediction
 from workbench.runs import Run, save_run
 from workbench.settings import Question, Settings
 
@@ -29,6 +29,9 @@ FACTS = (
     Fact("southia-capital", "Southia", "capital", "Tannstad", "The capital of Southia is", " Tannstad",
          split="never-seen", bucket=0, occurrences=0),
 )  # fmt: skip
+
+
+FOUND = (Found("d-1", 0.625, "notes.md", "Oskarville is <b>the</b> capital."), Found("d-2", None, "", ""))
 
 
 class FakePipeline:
@@ -55,7 +58,7 @@ class FakePipeline:
         return (
             Condition("parameters", prompt, top, answer),
             Condition("bank", prompt, top, answer, "clusters 0 > 3"),
-            Condition("explicit memory", prompt, top[1:], answer, "memory of d-1"),
+            Condition("explicit memory", prompt, top[1:], answer, "memory of d-1", found=FOUND),
             Condition("text", prompt, reason="there is no document <b>here</b>"),
         )
 

@@ -79,6 +79,31 @@ def test_four_conditions_stand_side_by_side(asked: AppTest, fake: Any) -> None:
     assert asked.session_state["asked"].question.fact == "norland-capital"
 
 
+def test_a_bank_below_the_working_directory_is_offered_and_what_was_found_is_listed(
+    open_page: OpenPage, settle: Settle, fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes" / "inner").mkdir(parents=True)
+    for folder in ("notes/inner", ".hidden"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "memory.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    app = open_page(fact="norland-capital")
+    assert app.selectbox(key="memory").options == ["auto", "own", "none", "notes/inner"]
+    assert "memory-ids" not in [field.key for field in app.text_input]
+    app.selectbox(key="memory").select("notes/inner").run()
+    app.number_input(key="memories").set_value(3)
+    app.text_input(key="memory-ids").input(" d-1,d-2 ")
+    settle(press(app, "Ask"), "asking")
+    assert not app.exception
+    (table,) = (frame.value for frame in app.dataframe if "cosine" in frame.value.columns)
+    assert table["memory"].tolist() == ["d-1"] and table["cosine"].tolist() == [0.625]
+    settle(press(app, "Trace"), "tracing")
+    settings = fake.calls[-1][2]
+    assert (settings.memory, settings.memories, settings.memory_ids, settings.faithful) == (
+        "notes/inner", 3, "d-1,d-2", False
+    )  # fmt: skip
+
+
 def test_hostile_tokens_are_escaped(asked: AppTest) -> None:
     labels = [button.label for button in asked.button]
     hostile = [label for label in labels if "x" in label and "red" in label]

@@ -7,8 +7,11 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from probes.attachments import Attachment, ExplicitBlocks
+from probes.errors import UserError
 from probes.explicit import fetch_memories
 from probes.forward import Pass
+from probes.prefix import add_prefix, read_prefix
+from probes.reading import Reader
 from probes.writing import write_memories
 from tests.checkpoints import ROTARY, SHAPES, load_shape, make_bank, make_explicit, write_checkpoint
 
@@ -106,6 +109,65 @@ def test_keeping_every_token_is_reading_the_reference(shape: str) -> None:
         positions = 40 + torch.arange(len(prompt))[None]
         wanted = plain(torch.tensor([prompt]), past_key_values=cache, position_ids=positions).logits
     assert float((got - wanted).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen2", "qwen3", "pythia"])
+def test_the_prefix_is_the_models_own_cache_at_every_head_of_every_layer(shape: str) -> None:
+    """The prefix alone equals its cache in transformers, at its distance; without it, and no memory, the base model."""
+    model, plain = load_shape(shape), load_plain(shape)
+    prefix = read_prefix(model, "Reference:", 40)
+    ids = model.encode("Reference:")
+    cache = DynamicCache()
+    positions = 40 + torch.arange(TOKENS.shape[1])[None].expand(2, -1)
+    with torch.no_grad():
+        plain(torch.tensor([ids, ids]), past_key_values=cache)
+        wanted = plain(TOKENS, past_key_values=cache, position_ids=positions).logits
+        lean = model.run(TOKENS, Reader(model, prefix).list_hooks())
+        bare = model.run(TOKENS, Reader(model, None).list_hooks())
+    got = Pass(model, Attachment(prefix)).run(TOKENS)
+    assert float((got - wanted).abs().max()) < 1e-4 and float((lean - wanted).abs().max()) < 1e-4
+    assert torch.equal(bare, Pass(model).run(TOKENS)) and float((got - bare).abs().max()) > 1e-3
+
+
+def test_the_prefix_beside_memories_is_read_where_they_are_not() -> None:
+    """At memory layers the memories' slots and the prefix's are in one softmax, elsewhere the prefix is alone."""
+    model = load_shape("qwen3")
+    memories = fetch_memories(write_memories(model, MEMORIES, layers=(1,), slots=3), model, ("a", "b"))
+    prefix = read_prefix(model, "Reference:", 128)
+    both = add_prefix(memories, prefix)
+    assert both.layers == (0, 1, 2) and both.ids == ("a", "b", "Reference:")
+    whole = Pass(model, Attachment(both))
+    got = whole.run(TOKENS)
+    with torch.no_grad():
+        assert float((got - model.run(TOKENS, Reader(model, both).list_hooks())).abs().max()) < 1e-4
+    read = [whole.record.slot_weights[layer].sum(dim=(0, 1, 2, 4)) for layer in range(3)]
+    assert all(float(weights[2]) > 0 for weights in read)
+    assert float(read[0][:2].sum()) == float(read[2][:2].sum()) == 0 < float(read[1][:2].min())
+
+
+def test_learned_positions_stay_as_they_were_written() -> None:
+    """GPT-2: all tokens of a reference kept in all layers are its own cache, at the context's positions."""
+    model, plain = load_shape("gpt2"), load_plain("gpt2")
+    layers = tuple(range(model.layers))
+    memories = write_memories(model, {"a": MEMORIES["a"]}, layers, 64, prefix="", positions="written")
+    reference, cache = model.encode(f" {MEMORIES['a']}"), DynamicCache()
+    explicit = fetch_memories(memories, model, ("a",))
+    got = Pass(model, Attachment(explicit)).run(TOKENS[:1])
+    with torch.no_grad():
+        lean = model.run(TOKENS[:1], Reader(model, explicit).list_hooks())
+        plain(torch.tensor([reference]), past_key_values=cache)
+        for layer in cache.layers:
+            layer.keys, layer.values = layer.keys[:, :, 1:], layer.values[:, :, 1:]
+        wanted = plain(TOKENS[:1], past_key_values=cache, position_ids=torch.arange(TOKENS.shape[1])[None]).logits
+    assert float((got - wanted).abs().max()) < 1e-4 and float((lean - wanted).abs().max()) < 1e-4
+    with pytest.raises(UserError, match=r"learned absolute positions.* --positions written"):
+        write_memories(model, MEMORIES)
+    with pytest.raises(UserError, match="has rotary positions"):
+        write_memories(load_shape("llama"), MEMORIES, positions="written")
+    with pytest.raises(UserError, match="no rotary positions"):
+        read_prefix(model, "Reference:", 128)
+    with pytest.raises(UserError, match="cannot join"):
+        write_memories(load_shape("gptj"), MEMORIES)
 
 
 def test_order_of_memories_does_not_matter() -> None:

@@ -210,6 +210,8 @@ def test_damage_is_found(
         ("rows.csv", b"a,b\n1,2\n", "has no `text`"),
         ("rows.parquet", b"PAR1", "is not a whole Parquet file"),
         ("long.jsonl", b'{"text": "' + b"x" * 200 + b'"}', "is longer than"),
+        ("long.csv", b"text\n" + b"x" * 200, "is longer than"),
+        ("long.txt", b"short\n" + b"x" * 200, "has a line longer than"),
     ],
 )
 def test_a_bad_document_is_one_line_before_any_work(

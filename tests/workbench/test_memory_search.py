@@ -9,7 +9,6 @@ from functools import cache
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +17,7 @@ from safetensors.numpy import load_file, save
 from probes.errors import UserError
 from probes.memory_bank import open_bank
 from tests.checkpoints import load_shape
+from tests.encoders import encode_letters
 from workbench.cli import main
 from workbench.memory import indexes, search
 from workbench.memory.documents import list_files
@@ -58,12 +58,6 @@ def test_overlap_minds_the_window() -> None:
     assert measure_overlap("a....b", "ab") == 1 / 2
     assert measure_overlap("a...b", "ab") == 1
     assert measure_overlap("", "ab") == measure_overlap("ab", "") == 0
-
-
-def encode_letters(texts: Sequence[str]) -> np.ndarray:
-    """Counts of letters, at length 1: a stand-in for a sentence encoder."""
-    counts = np.array([[text.lower().count(chr(97 + i)) + 1e-3 for i in range(26)] for text in texts], np.float32)
-    return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
 
 @pytest.fixture

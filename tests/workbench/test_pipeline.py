@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +11,16 @@ import numpy as np
 import pytest
 
 from probes.errors import UserError
+from probes.writing import Recipe
 from tests.checkpoints import write_checkpoint
+from tests.encoders import encode_letters
 from tests.small_world import write_world
 from workbench import library
+from workbench.cases import resolve
 from workbench.engine import Engine, open_engine
+from workbench.memory import search
+from workbench.memory.documents import list_files
+from workbench.memory.writing import write_documents
 from workbench.pipeline import ask, check_node, trace
 from workbench.replaying import compare_runs, replay
 from workbench.runs import encode_run, load_run, save_run
@@ -351,3 +357,81 @@ def test_questions_that_contradict_themselves_are_refused(engine: Engine) -> Non
         trace(engine, Question(pairs="nowhere.csv"), SETTINGS)
     with pytest.raises(UserError, match="either a fact or a prompt"):
         trace(engine, Question(), SETTINGS)
+
+
+NOTES = {"plum": "Plums are fruits with a stone.", "tower": "Paris has a tower.", "zoo": "Zebras live in a zoo."}
+
+
+@pytest.fixture
+def notes(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings with a bank of one's own documents, searched by letters."""
+    monkeypatch.setattr(search, "DEFAULT_ENCODER", search.Encoder("letters", encode_letters))
+    rows = [json.dumps({"id": name, "text": text}) for name, text in NOTES.items()]
+    (tmp_path / "notes.jsonl").write_text("\n".join(rows))
+    files, folder = list_files([tmp_path / "notes.jsonl"]), tmp_path / "notes"
+    write_documents(engine.model, files, folder, Recipe((0, 1), slots=3), "float32", 4, lambda *_: None)
+    return replace(SETTINGS, memory=str(folder), bank="none")
+
+
+TYPED = Question(prompt="A zebra in a zoo is", answer=" Paris", counterfactual="A plum with a stone", foil=" Rome")
+
+
+def test_a_typed_prompt_finds_its_memories(notes: Settings) -> None:
+    """Each side reads the nearest to its own prompt; the run says which, how near, from which document; as ask does."""
+    pytest.importorskip("faiss")
+    question = Question(prompt="The capital of France is", answer="Paris", counterfactual="The capital of Italy is")
+    settings = replace(notes, memories=2)
+    own = open_engine(settings)
+    run = trace(own, question, settings)
+    blocks = run.about["memories"]["explicit"]["blocks"]
+    scores = (encode_letters([question.prompt]) @ encode_letters(list(NOTES.values())).T)[0]
+    best = (-scores).argsort()[:2]
+    assert [block["id"] for block in blocks] == [list(NOTES)[place] for place in best]
+    assert [block["document"] for block in blocks] == [f"notes.jsonl:{place + 1}" for place in best]
+    assert [block["similarity"] for block in blocks] == pytest.approx(scores[best].tolist(), abs=1e-4)
+    assert np.array(blocks[1]["kept"]).shape == (2, 2, 3)
+    assert run.pair["memories"] == [block["id"] for block in blocks]
+    assert run.pair["similarities"] == [block["similarity"] for block in blocks]
+    assert any(writer.name == "x1.h3.b1" for writer in run.scores.wiring.writers)
+    (condition,) = (one for one in run.about["conditions"] if one["name"] == "explicit memory")
+    assert [one["id"] for one in condition["found"]] == run.pair["memories"]
+    assert f"{blocks[0]['id']} (cosine 0." in condition["source"]
+    chosen = replace(notes, memory_ids="tower, plum")
+    (case,) = resolve(own, question, chosen)
+    assert case.clean.memories == case.counterfactual.memories == ("tower", "plum")
+    assert case.to_json()["similarities"] == [None, None]
+
+
+def test_the_prefix_is_a_block_of_its_own(notes: Settings) -> None:
+    """The faithful reader: the last block, at every layer, beside the memories; its attention is recorded."""
+    pytest.importorskip("faiss")
+    settings = replace(notes, faithful=True, ablation="zero")
+    run = trace(open_engine(settings), replace(TYPED, counterfactual=""), settings)
+    explicit = run.about["memories"]["explicit"]
+    assert explicit["layers"] == [0, 1, 2] and [block["id"] for block in explicit["blocks"]] == ["zoo", "Reference:"]
+    assert np.array(explicit["blocks"][0]["kept"][2]).max() == -1
+    share = run.recording.memory.sum(axis=-1)
+    assert (share[..., 1] > 0).all() and (share[2, ..., 0] == 0).all() and (share[0, ..., 0] > 0).all()
+    assert run.recording.context.sum(axis=-1) + share.sum(axis=-1) == pytest.approx(1.0, abs=2e-3)
+
+
+def test_memories_that_cannot_be_found_are_told(notes: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No encoder: ask says so in its condition, trace stops; unknown ids; names without a bank; no texts to search."""
+
+    def refuse(texts: Sequence[str]) -> np.ndarray:
+        raise UserError("the sentence encoder is not installed")
+
+    monkeypatch.setattr(search, "DEFAULT_ENCODER", search.Encoder("none", refuse))
+    pytest.importorskip("faiss")
+    own = open_engine(notes)
+    (condition,) = (one for one in ask(own, TYPED, notes) if one.name == "explicit memory")
+    assert "encoder is not installed" in condition.reason and "--memory-ids" in condition.reason
+    with pytest.raises(UserError, match=r"encoder is not installed.*--memory-ids"):
+        trace(own, TYPED, notes)
+    with pytest.raises(UserError, match="no explicit memory 'nobody'"):
+        trace(own, TYPED, replace(notes, memory_ids="plum,nobody"))
+    with pytest.raises(UserError, match="give one with --memory"):
+        open_engine(replace(SETTINGS, memory="none", memory_ids="plum"))
+    old = replace(SETTINGS, memory=str(library.find_shipped() / "memory"))
+    with pytest.raises(UserError, match="has no texts to search"):
+        trace(open_engine(old), TYPED, old)

@@ -28,10 +28,12 @@ def declare_write(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="NAME|FOLDER", default="shipped", help="the model that will read them (default: %(default)s)"
     )
-    parser.add_argument("--layers", metavar="LIST", help="memory layers such as 0-3,6; left out, the first half")
     parser.add_argument(
-        "--slots", metavar="N", type=int, default=8, help="tokens kept a key-value head (default: %(default)s)"
+        "--layers",
+        metavar="LIST",
+        help="memory layers such as 0-3,6 (default: the first half; shipped: as it was trained)",
     )
+    parser.add_argument("--slots", metavar="N", type=int, help="tokens kept a key-value head (default: 8)")
     parser.add_argument(
         "--scoring", choices=SCORINGS, default="softmax", help="score of a token (default: %(default)s)"
     )
@@ -39,7 +41,13 @@ def declare_write(parser: argparse.ArgumentParser) -> None:
         "--pooling", choices=POOLINGS, default="sum", help="over the queries of a key-value head (default: %(default)s)"
     )
     parser.add_argument(
-        "--offset", metavar="N", type=int, default=128, help="positions to the context (default: %(default)s)"
+        "--offset", metavar="N", type=int, help="positions to the context (default: 128; shipped: as it was trained)"
+    )
+    parser.add_argument(
+        "--positions",
+        choices=("parallel", "written"),
+        default="parallel",
+        help="written: for a model with learned positions, whose keys cannot be moved (default: %(default)s)",
     )
     parser.add_argument("--prefix", default="Reference:", help="text before every reference (default: %(default)s)")
     parser.add_argument(
@@ -65,11 +73,24 @@ def parse_layers(text: str) -> tuple[int, ...]:
 
 
 def build_recipe(options: argparse.Namespace, model: Model) -> Recipe:
-    """Recipe of the options."""
+    """Recipe of the options; what they leave out is the paper's, for the shipped model what it was trained with."""
+    from probes.explicit import REFERENCE_LENGTH
+    from probes.memory_format import read_head
     from probes.writing import Recipe, choose_first_half
 
-    layers = parse_layers(options.layers) if options.layers else choose_first_half(model)
-    return Recipe(layers, options.slots, options.offset, options.prefix, options.scoring, options.pooling)
+    layers, slots, offset = choose_first_half(model), 8, REFERENCE_LENGTH
+    if options.model == "shipped":
+        head = read_head(find_shipped() / "memory")
+        layers, slots, offset = head.layers, head.slots or slots, head.offset
+    return Recipe(
+        parse_layers(options.layers) if options.layers else layers,
+        slots if options.slots is None else options.slots,
+        offset if options.offset is None else options.offset,
+        options.prefix,
+        options.scoring,
+        options.pooling,
+        options.positions,
+    )
 
 
 def write_bank(options: argparse.Namespace) -> Answer:

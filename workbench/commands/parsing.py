@@ -19,6 +19,7 @@ from workbench.commands.compressing import COMPRESS, FIDELITY
 from workbench.commands.demo import EVALUATE, EXPERIMENTS, TRAIN
 from workbench.commands.exporting import EXPORT
 from workbench.commands.facts import FACTS
+from workbench.commands.generating import GENERATE
 from workbench.commands.health import DOCTOR
 from workbench.commands.listing import RUNS, SHOW
 from workbench.commands.measuring import QUALITY
@@ -31,6 +32,7 @@ from workbench.commands.verifying import CHECK, REPLAY
 COMMANDS: tuple[Command, ...] = (
     FACTS,
     ASK,
+    GENERATE,
     TRACE,
     SHOW,
     RUNS,

@@ -63,7 +63,24 @@ def declare_model(parser: argparse.ArgumentParser) -> None:
         "--memory",
         metavar="auto|own|none|FOLDER",
         default=DEFAULTS.memory,
-        help="explicit memories to attach; own: the fact's memory even if it was trained (default: %(default)s)",
+        help="explicit memories to attach; own: the fact's memory even if it was trained; in a folder those nearest to "
+        "the prompt in meaning are found (default: %(default)s)",
+    )
+    group.add_argument(
+        "--memories",
+        metavar="N",
+        type=int,
+        default=DEFAULTS.memories,
+        help="memories to find in a folder; each is a writer of its own in a trace (default: %(default)s)",
+    )
+    group.add_argument(
+        "--memory-ids", metavar="A,B", default=DEFAULTS.memory_ids, help="read these memories instead of searching"
+    )
+    group.add_argument(
+        "--faithful",
+        action="store_true",
+        help="read the memories' prefix, `<s>Reference:`, beside them at every head of every layer, as the paper does; "
+        "a model must have been trained so, the shipped one was not",
     )
     group.add_argument(
         "--text",

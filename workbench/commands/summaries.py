@@ -60,6 +60,12 @@ def describe_tokens(tokens: list[str]) -> str | None:
     return " ".join(map(quote, tokens)) if len(tokens) > 1 else None
 
 
+def name_block(block: dict[str, Any]) -> str:
+    """A memory's id, and its cosine with the prompt where it was found by it."""
+    similarity = block.get("similarity")
+    return str(block["id"]) if similarity is None else f"{block['id']} (cosine {similarity:.2f})"
+
+
 def describe_memories(memories: dict[str, Any]) -> str:
     """Which memories were attached, in words; `none` when there was none."""
     attached = []
@@ -67,7 +73,7 @@ def describe_memories(memories: dict[str, Any]) -> str:
         path = " > ".join(map(str, bank.get("path", ())))
         attached.append(f"bank, clusters {path or 'of each pair'}")
     if explicit := memories.get("explicit"):
-        blocks = ", ".join(str(block["id"]) for block in explicit.get("blocks", ()))
+        blocks = ", ".join(map(name_block, explicit.get("blocks", ())))
         attached.append(f"explicit memory of {blocks or 'each pair'}")
     if memories.get("text"):
         attached.append("text before the prompt")

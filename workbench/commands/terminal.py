@@ -29,6 +29,11 @@ def clean_text(text: object) -> str:
     return plain if plain.isascii() and plain.isprintable() else "".join(map(escape_character, plain))
 
 
+def clean_lines(text: str) -> str:
+    """Text that no terminal will obey, its line ends and tabs kept."""
+    return "".join(character if character in "\n\t" else escape_character(character) for character in text)
+
+
 def shorten(text: object, width: int) -> str:
     """Clean text of at most `width` characters, an ellipsis in place of what was cut."""
     plain = clean_text(text)

@@ -69,13 +69,14 @@ def join_memories(parts: Sequence[ExplicitMemories]) -> ExplicitMemories:
     )
 
 
-def list_retrievals(prompt: int, generated: int) -> Iterator[tuple[int, int]]:
+def list_retrievals(prompt: int, generated: int, chunk: int = CHUNK_TOKENS) -> Iterator[tuple[int, int]]:
     """Query of each retrieval, as (start, end) in tokens, for a prompt and so many tokens to be generated.
 
-    Each chunk of the prompt finds its own memories, by itself; from then on each whole chunk that was generated finds
-    those of the next. So 128 tokens of prompt and 128 generated make `256 / 64 - 1 = 3` (the paper's count).
+    Each chunk of the prompt finds its own memories, by itself (a last one that is not full, by the last `chunk`
+    tokens); from then on each whole chunk that was generated finds those of the next. So 128 tokens of prompt and 128
+    generated make `256 / 64 - 1 = 3` (the paper's count).
     """
-    for start in range(0, prompt, CHUNK_TOKENS):
-        yield start, min(start + CHUNK_TOKENS, prompt)
-    for end in range(prompt + CHUNK_TOKENS, prompt + generated, CHUNK_TOKENS):
-        yield end - CHUNK_TOKENS, end
+    for end in [*range(chunk, prompt, chunk), prompt]:
+        yield max(0, end - chunk), end
+    for end in range(prompt + chunk, prompt + generated, chunk):
+        yield end - chunk, end

@@ -38,8 +38,9 @@ def read_text(path: Path, name: str) -> Iterator[Document]:
 
 
 def decode_blocks(path: Path) -> Iterator[str]:
-    """Text of a UTF-8 file, block by block. Raises UserError when it is binary or not UTF-8."""
+    """Text of a UTF-8 file, block by block. Raises UserError when it is binary, not UTF-8, or one endless line."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    length = 0
     with path.open("rb") as file:
         while True:
             block = file.read(BLOCK)
@@ -49,6 +50,9 @@ def decode_blocks(path: Path) -> Iterator[str]:
                 raise UserError(f"{path} is not UTF-8 text ({error.reason}): convert it, or leave it out") from None
             if "\0" in text:
                 raise UserError(f"{path} is binary, not text: leave it out")
+            length = length + len(text) if "\n" not in text else len(text) - text.rfind("\n")
+            if length > LONGEST_LINE:
+                raise UserError(f"{path} has a line longer than {LONGEST_LINE >> 20} MiB: break it up, or leave it out")
             if text:
                 yield text
             if not block:
@@ -113,6 +117,8 @@ def build_document(path: Path, name: str, number: int, row: dict[str, object]) -
         raise UserError(f"{path}, row {number} has no `text`: name the column or key that holds the text so")
     text = row["text"]
     given = "" if row.get("id") is None else str(row["id"])
+    if isinstance(text, str) and len(text) > LONGEST_LINE:
+        raise UserError(f"{path}, row {number}: `text` is longer than {LONGEST_LINE >> 20} MiB: cut it into rows")
     if not isinstance(text, str) or not text.strip() or "\0" in text or not is_unicode(text + given):
         raise UserError(f"{path}, row {number}: `text` is empty or not text")
     return Document(f"{name}:{number}", iter([text]), given)

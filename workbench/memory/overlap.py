@@ -14,12 +14,26 @@ def measure_overlap(text: Sequence[Hashable], reference: Sequence[Hashable]) -> 
     """
     if not reference:
         return 0.0
-    places: dict[Hashable, int] = {}
-    for place, item in enumerate(reference):
-        places[item] = places.get(item, 0) | 1 << place
+    places = list_places(reference)
     span = 2 * len(reference) + 1
     starts = range(max(1, len(text) - span + 1))
     return max(count_common(text[start : start + span], places, len(reference)) for start in starts) / len(reference)
+
+
+def holds_reference(text: Sequence[Hashable], reference: Sequence[Hashable], share: float) -> bool:
+    """Whether the overlap is above `share`; quick where the whole text, without windows, has too little in common."""
+    places = list_places(reference)
+    if share >= 1 or count_common(text, places, len(reference)) <= share * len(reference):
+        return False
+    return measure_overlap(text, reference) > share
+
+
+def list_places(reference: Sequence[Hashable]) -> dict[Hashable, int]:
+    """For each item of a reference the bits where it stands."""
+    places: dict[Hashable, int] = {}
+    for place, item in enumerate(reference):
+        places[item] = places.get(item, 0) | 1 << place
+    return places
 
 
 def count_common(text: Sequence[Hashable], places: dict[Hashable, int], length: int) -> int:

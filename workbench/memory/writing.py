@@ -97,6 +97,7 @@ def start_head(model: Model, recipe: Recipe, precision: str) -> Head:
         precision=precision,
         first_token=len(model.tokenizer(recipe.prefix)["input_ids"]),
         next_part=0,
+        positions=recipe.positions,
     )
 
 
@@ -142,7 +143,7 @@ def write_documents(
 
 def require_same_way(there: Head, wanted: Head) -> None:
     """Raise UserError unless memories would be written as those of the bank were."""
-    for name in ("layers", "slots", "offset", "prefix", "scoring", "pooling", "precision"):
+    for name in ("layers", "slots", "offset", "prefix", "scoring", "pooling", "positions", "precision"):
         if getattr(there, name) != getattr(wanted, name):
             raise UserError(
                 f"the bank was written with {name} {getattr(there, name)}, not {getattr(wanted, name)}: choose the "

@@ -10,6 +10,7 @@ from circuits.circuit import Circuit, Edge, Move
 from circuits.graph import split_node
 from circuits.parts import KeptPart
 from probes.facts import Fact
+from workbench.answers import Found
 from workbench.runs import Run
 from workbench.views.describe import ROLES
 from workbench.views.memories import find_source
@@ -42,6 +43,16 @@ def tabulate_facts(facts: Sequence[Fact]) -> Columns:
         "bucket": [fact.bucket if fact.bucket >= 0 else None for fact in facts],
         "split": [fact.split for fact in facts],
         "clusters": [" › ".join(str(cluster) for cluster in fact.cluster_path) for fact in facts],
+    }
+
+
+def tabulate_found(found: Sequence[Found]) -> Columns:
+    """One row an explicit memory that a prompt reads; no cosine where it was named."""
+    return {
+        "memory": [one.id for one in found],
+        "cosine": [one.similarity for one in found],
+        "document": [one.document for one in found],
+        "text": [show_line(one.text) for one in found],
     }
 
 

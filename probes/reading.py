@@ -1,0 +1,121 @@
+"""The lean reader: memory scores go into the model's own softmax, by hooks at the layers that have something to read.
+
+At such a layer the scores of the memory's slots are put before the context's (`hook_attn_scores`), the model's softmax
+runs over both, their weights are taken off again (`hook_pattern`), and what they read is added to z. It is the same
+arithmetic as `probes/forward.py`, which records everything for attribution and is slower. Source: Yang et al. 2024,
+equation 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.attachments import ExplicitBlocks
+from probes.models import Hook, Model, name_hook
+from probes.slots import rotate
+
+
+@dataclass(slots=True)
+class Slots:
+    """What one layer reads: scaled keys, values, and what is added to the scores (None: no slot is absent)."""
+
+    keys: Float[Tensor, "rows kv_head d_head slot"]
+    values: Float[Tensor, "rows kv_head slot d_head"]
+    bias: Float[Tensor, "rows kv_head 1 slot"] | None
+    query: Float[Tensor, "rows pos head d_head"] | None = None
+    cos: Tensor | None = None
+    sin: Tensor | None = None
+    weights: Float[Tensor, "rows head pos slot"] | None = None
+
+
+class Reader:
+    """Hooks under which every token of a pass reads `explicit`; nothing to read is the model itself, without a hook."""
+
+    def __init__(self, model: Model, explicit: ExplicitBlocks | None) -> None:
+        self.model = model
+        self.layers: dict[int, Slots] = {}
+        for index, layer in enumerate(explicit.layers if explicit is not None else ()):
+            assert explicit is not None
+            if (slots := flatten_slots(model, explicit, index)) is not None:
+                self.layers[layer] = slots
+
+    def list_hooks(self) -> list[Hook]:
+        """The hooks, at the layers alone that have something to read."""
+        points = {
+            "attn.hook_q": self._query,
+            "attn.hook_attn_scores": self._scores,
+            "attn.hook_pattern": self._pattern,
+            "attn.hook_z": self._z,
+        }
+        if self.model.attention is not None and self.model.attention.rotary:
+            points |= {"attn.hook_cos": self._cos, "attn.hook_sin": self._sin}
+        return [
+            (name_hook(layer, point), partial(function, slots=slots, layer=layer))
+            for layer, slots in self.layers.items()
+            for point, function in points.items()
+        ]
+
+    def _query(self, query: Tensor, hook: object, slots: Slots, layer: int) -> None:
+        slots.query = query
+
+    def _cos(self, angles: Tensor, hook: object, slots: Slots, layer: int) -> None:
+        slots.cos = angles
+
+    def _sin(self, angles: Tensor, hook: object, slots: Slots, layer: int) -> None:
+        slots.sin = angles
+
+    def _scores(self, scores: Float[Tensor, "rows head pos key"], hook: object, slots: Slots, layer: int) -> Tensor:
+        return torch.cat([self._score_slots(slots, layer).to(scores.dtype), scores], dim=-1)
+
+    def _score_slots(self, slots: Slots, layer: int) -> Float[Tensor, "rows head pos slot"]:
+        assert slots.query is not None
+        form, norm = self.model.attention, self.model.weights[layer].query_norm
+        assert form is not None
+        query = slots.query if norm is None else norm.apply(slots.query)
+        if slots.cos is not None and slots.sin is not None:
+            query = rotate(query, slots.cos, slots.sin)
+        rows, pos, heads, width = query.shape
+        # A key-value head's query heads, and their positions, are rows of one product.
+        grouped = query.view(rows, pos, slots.keys.shape[1], -1, width).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        scores = grouped @ slots.keys
+        if form.soft_cap is not None:
+            scores = form.soft_cap * torch.tanh(scores / form.soft_cap)
+        if slots.bias is not None:
+            scores = scores + slots.bias
+        return scores.reshape(rows, heads, pos, -1)
+
+    def _pattern(self, pattern: Float[Tensor, "rows head pos key"], hook: object, slots: Slots, layer: int) -> Tensor:
+        count = slots.keys.shape[-1]
+        slots.weights = pattern[..., :count]
+        return pattern[..., count:]
+
+    def _z(self, z: Float[Tensor, "rows pos head d_head"], hook: object, slots: Slots, layer: int) -> Tensor:
+        assert slots.weights is not None
+        rows, heads, pos, count = slots.weights.shape
+        grouped = slots.weights.reshape(rows, slots.values.shape[1], -1, count)
+        read = (grouped @ slots.values).view(rows, heads, pos, -1).transpose(1, 2)
+        slots.query = slots.cos = slots.sin = slots.weights = None
+        return z + read.to(z.dtype)
+
+
+def flatten_slots(model: Model, explicit: ExplicitBlocks, index: int) -> Slots | None:
+    """All blocks of a memory layer side by side, slots that are absent everywhere left out; None when none is left."""
+    assert model.attention is not None
+    keys, values = (part[:, index].transpose(1, 2).flatten(2, 3) for part in (explicit.keys, explicit.values))
+    absent = explicit.absent[:, index].transpose(1, 2).flatten(2, 3)
+    there = ~absent.all(dim=0).all(dim=0)
+    if not bool(there.any()):
+        return None
+    keys, values, absent = keys[:, :, there], values[:, :, there], absent[:, :, there]
+    dtype = model.final_norm.weight.dtype
+    bias = torch.zeros(absent.shape, dtype=dtype, device=keys.device).masked_fill(absent, torch.finfo(dtype).min)
+    return Slots(
+        (keys * model.attention.scale).to(dtype).transpose(2, 3).contiguous(),
+        values.to(dtype).contiguous(),
+        bias[:, :, None] if bool(absent.any()) else None,
+    )

@@ -1,0 +1,111 @@
+"""Decoding with explicit memories that change as the text goes on.
+
+The tokens of a chunk read that chunk's memories and no others. A chunk's keys and values stay in the cache as they were
+computed, so what follows still attends to tokens that had read other memories, though not to those memories: the same
+as one pass over the whole text in which each token sees only its own chunk's. Chunks of the prompt are counted from its
+start; a chunk of what is generated is counted in passes, so the next token is already the new memories' once `chunk`
+tokens were generated. Source: Yang et al. 2024, section 3.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.errors import UserError
+from probes.reading import Reader
+from workbench.memory.cache import CHUNK_TOKENS, list_retrievals
+
+if TYPE_CHECKING:
+    from probes.attachments import ExplicitBlocks
+    from probes.models import Hook, Model
+
+# From all tokens so far and the query's start and end to the memories that the chunk reads.
+Choose = Callable[[Sequence[int], int, int], "ExplicitBlocks | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How tokens are drawn: how many at most, tokens a chunk, and temperature (0: the most probable) with its seed."""
+
+    tokens: int = 128
+    chunk: int = CHUNK_TOKENS
+    temperature: float = 0.0
+    seed: int = 0
+
+    def check(self, model: Model, prompt: int) -> None:
+        """Raise UserError for a number out of range, or a text that the model cannot read."""
+        if self.tokens < 1 or self.chunk < 1:
+            raise UserError(f"{self.tokens} tokens in chunks of {self.chunk}: give 1 or more of each")
+        if not 0 <= self.temperature <= 100:
+            raise UserError(f"the temperature is {self.temperature}: choose 0 (the most probable token) to 100")
+        if prompt + self.tokens - 1 > model.context:
+            raise UserError(
+                f"the prompt has {prompt} tokens, {self.tokens} are to follow, and the model reads {model.context}: "
+                "shorten the prompt or ask for fewer"
+            )
+
+
+def generate(model: Model, ids: Sequence[int], decoding: Decoding, choose: Choose | None = None) -> Iterator[int]:
+    """Tokens that follow `ids`, one at a time, up to `decoding.tokens` or the end of the text (that token included).
+
+    `choose` gives each chunk its memories; without it there are no chunks and no hooks: the base model. Raises
+    UserError as `Decoding.check` does.
+    """
+    decoding.check(model, len(ids))
+    queries = list_retrievals(len(ids), decoding.tokens, decoding.chunk)
+    source = torch.Generator().manual_seed(decoding.seed)
+    text, cache = list(ids), model.start_cache()
+    hooks: list[Hook] = []
+    for piece in [ids[at : at + decoding.chunk] for at in range(0, len(ids), decoding.chunk)] if choose else [ids]:
+        if choose is not None:
+            hooks = Reader(model, choose(text, *next(queries))).list_hooks()
+        logits = read_piece(model, piece, hooks, cache)
+    for count in range(1, decoding.tokens + 1):
+        text.append(draw_token(logits, decoding.temperature, source))
+        yield text[-1]
+        if text[-1] in model.ends or count == decoding.tokens:
+            return
+        if choose is not None and count % decoding.chunk == 0:
+            hooks = Reader(model, choose(text, *next(queries))).list_hooks()
+        logits = read_piece(model, text[-1:], hooks, cache)
+
+
+def read_piece(model: Model, tokens: Sequence[int], hooks: Sequence[Hook], cache: Any) -> Float[Tensor, " d_vocab"]:
+    """Logits after the last of these tokens; the cache is extended by all of them."""
+
+    def keep_last(stream: Tensor, hook: object) -> Tensor:
+        return stream[:, -1:]
+
+    with torch.no_grad():
+        logits = model.run(torch.tensor([list(tokens)]), [*hooks, ("unembed.hook_in", keep_last)], cache)
+    return logits[0, -1].float()
+
+
+def draw_token(logits: Float[Tensor, " d_vocab"], temperature: float, source: torch.Generator) -> int:
+    """The most probable token at temperature 0, else one drawn."""
+    if temperature == 0:
+        return int(logits.argmax())
+    return int(torch.multinomial((logits.cpu() / temperature).softmax(dim=-1), 1, generator=source))
+
+
+def join_tokens(tokenizer: Any, tokens: Iterator[int]) -> Iterator[tuple[int, str]]:
+    """Each token with the text that it completes: empty while a character is not whole yet.
+
+    The texts together are the decoded tokens, up to a last character that never became whole.
+    """
+    seen: list[int] = []
+    done = 0
+    for token in tokens:
+        seen.append(token)
+        text = str(tokenizer.decode(seen, clean_up_tokenization_spaces=False))
+        if text.endswith("\N{REPLACEMENT CHARACTER}"):
+            yield token, ""
+            continue
+        yield token, text[done:]
+        done = len(text)
