@@ -21,6 +21,7 @@ from workbench.commands.measuring import QUALITY
 from workbench.commands.memory import MEMORY
 from workbench.commands.papers import COSTS, PAPER
 from workbench.commands.traces import TRACE
+from workbench.commands.training import READER
 from workbench.commands.validating import VALIDATE
 from workbench.commands.verifying import CHECK, REPLAY
 
@@ -43,6 +44,7 @@ COMMANDS: tuple[Command, ...] = (
     PAPER,
     COSTS,
     *MEMORY,
+    READER,
 )
 FAMILIES = {
     "demo": "Train the demo model again, or measure it.",
