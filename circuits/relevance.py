@@ -200,8 +200,7 @@ class RelevancePass(Pass):
     def _read_bank(self, layer: int, level: int, x: Float[Tensor, "batch pos d_model"]) -> Tensor:
         bank = self.attachment.bank
         assert bank is not None
-        index = bank.layers.index(layer)
-        weights = (part[level][:, index].to(x.dtype) for part in (bank.gate, bank.up, bank.down))
+        weights = (bank.pick(name, level, layer).to(x.dtype) for name in ("gate", "up", "down"))
         gate_weight, up_weight, down = weights
         gate, up = x @ gate_weight.transpose(-1, -2), x @ up_weight.transpose(-1, -2)
         return write_units(activate(torch.nn.functional.silu(gate) * up, gate, up), down)

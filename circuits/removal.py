@@ -142,13 +142,13 @@ def lose_bank_unit(problem: Problem, part: Component) -> Float[Tensor, "batch po
     """What the stream loses with one unit of a bank block."""
     clean, ablated = problem.inputs.attachment.bank, problem.inputs.counterfactual_attachment.bank
     assert clean is not None and ablated is not None
-    norm, index = problem.model.weights[part.layer].post_mlp_norm, clean.layers.index(part.layer)
+    norm = problem.model.weights[part.layer].post_mlp_norm
     factor = problem.clean_activity.bank[part.layer][part.block][..., part.part]
-    loss = weigh(factor, direct(norm, clean.down[part.block][:, index, part.part]))
+    loss = weigh(factor, direct(norm, clean.pick("down", part.block, part.layer)[:, part.part]))
     if problem.ablated_activity is None:
         return loss
     factor = problem.ablated_activity.bank[part.layer][part.block][..., part.part]
-    return loss - weigh(factor, direct(norm, ablated.down[part.block][:, index, part.part]))
+    return loss - weigh(factor, direct(norm, ablated.pick("down", part.block, part.layer)[:, part.part]))
 
 
 def write_slot(problem: Problem, part: Component, attachment: Attachment) -> Float[Tensor, "rows d_model"]:

@@ -26,7 +26,7 @@ from circuits.graph import Component, Kind
 from circuits.parts import PartScores, PartTable, Removal
 from circuits.problem import Problem, Traced
 from circuits.tracing import list_reader_tensors, pull_gradients
-from probes.attachments import Attachment
+from probes.attachments import Attachment, BankBlocks
 from probes.norms import Norm
 from probes.progress import Tick
 
@@ -75,14 +75,13 @@ def score_bank_units(problem: Problem, layer: int, level: int, slopes: Slopes) -
     clean, ablated = problem.inputs.attachment.bank, problem.inputs.counterfactual_attachment.bank
     assert clean is not None and ablated is not None
     gradient = freeze(problem.model.weights[layer].post_mlp_norm, slopes.mlp[layer])
-    index = clean.layers.index(layer)
 
-    def project(down: Tensor) -> Tensor:
-        return gradient @ down[:, index].to(gradient.dtype).transpose(-1, -2)
+    def project(blocks: BankBlocks) -> Tensor:
+        return gradient @ blocks.pick("down", level, layer).to(gradient.dtype).transpose(-1, -2)
 
-    scores = problem.clean_activity.bank[layer][level] * project(clean.down[level])
+    scores = problem.clean_activity.bank[layer][level] * project(clean)
     if problem.ablated_activity is not None:
-        scores = scores - problem.ablated_activity.bank[layer][level] * project(ablated.down[level])
+        scores = scores - problem.ablated_activity.bank[layer][level] * project(ablated)
     return add_rows(problem, scores)
 
 

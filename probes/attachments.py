@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from probes.blocks import is_written
 from probes.errors import UserError
 
 
@@ -35,19 +36,44 @@ class ExplicitBlocks:
 class BankBlocks:
     """Blocks fetched from a parametric bank, one a level; `path` holds the cluster id of each level.
 
-    For each level `gate`, `up` and `down` are [batch, layer, unit, d_model]; batch is 1 where all rows of a pass read
-    the same blocks, and `layers` names the layers of the second axis.
+    `weights` holds the tensors of the kind (`probes/blocks.py`), one a level, each [batch, layer, ...]; batch is 1
+    where all rows of a pass read the same blocks, and `layers` names the layers of the second axis. `factor` is LoRA's.
     """
 
     path: tuple[int, ...]
     layers: tuple[int, ...]
-    gate: tuple[Float[Tensor, "rows layer _ d_model"], ...]
-    up: tuple[Float[Tensor, "rows layer _ d_model"], ...]
-    down: tuple[Float[Tensor, "rows layer _ d_model"], ...]
+    weights: Mapping[str, tuple[Tensor, ...]]
+    kind: str = "ffn"
+    factor: float = 1.0
 
     def __len__(self) -> int:
         """Number of levels."""
         return len(self.path)
+
+    def pick(self, name: str, level: int, layer: int) -> Tensor:
+        """One tensor of a level's block at a layer of the model, [batch, ...]."""
+        return self.weights[name][level][:, self.layers.index(layer)]
+
+    def change(self, function: Callable[..., Tensor], *others: BankBlocks) -> BankBlocks:
+        """The same blocks with `function` of each tensor, and of the same tensors of other blocks of the same shape."""
+        weights = {
+            name: tuple(
+                function(*tensors) for tensors in zip(levels, *(other.weights[name] for other in others), strict=True)
+            )
+            for name, levels in self.weights.items()
+        }
+        return replace(self, weights=weights)
+
+    def silence(self, levels: Container[int]) -> BankBlocks:
+        """The same blocks, those of these levels adding nothing: what they write with is zero."""
+        weights = {
+            name: tuple(
+                torch.zeros_like(part) if level in levels and is_written(name) else part
+                for level, part in enumerate(parts)
+            )
+            for name, parts in self.weights.items()
+        }
+        return replace(self, weights=weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +107,7 @@ def interpolate(start: Attachment, end: Attachment, share: float) -> Attachment:
             absent=explicit.absent & start.explicit.absent if share < 1 else explicit.absent,
         )
     if bank is not None and start.bank is not None:
-        bank = replace(
-            bank,
-            gate=tuple(mix_tensors(a, b, share) for a, b in zip(start.bank.gate, bank.gate, strict=True)),
-            up=tuple(mix_tensors(a, b, share) for a, b in zip(start.bank.up, bank.up, strict=True)),
-            down=tuple(mix_tensors(a, b, share) for a, b in zip(start.bank.down, bank.down, strict=True)),
-        )
+        bank = bank.change(lambda there, here: mix_tensors(here, there, share), start.bank)
     return Attachment(explicit, bank)
 
 
@@ -115,9 +136,7 @@ def remove_memories(
             values[:, :, gone] = 0.0
         explicit = replace(explicit, absent=absent, values=values)
     if bank is not None:
-        silent = range(len(bank)) if levels is None else levels
-        down = tuple(torch.zeros_like(part) if level in silent else part for level, part in enumerate(bank.down))
-        bank = replace(bank, down=down)
+        bank = bank.silence(range(len(bank)) if levels is None else levels)
     return Attachment(explicit, bank)
 
 
@@ -133,8 +152,7 @@ def repeat_rows(attachment: Attachment, times: int) -> Attachment:
         keys, values, absent = map(repeat, parts)
         explicit = replace(explicit, keys=keys, values=values, absent=absent)
     if bank is not None:
-        gate, up, down = (tuple(map(repeat, part)) for part in (bank.gate, bank.up, bank.down))
-        bank = replace(bank, gate=gate, up=up, down=down)
+        bank = bank.change(repeat)
     return Attachment(explicit, bank)
 
 
@@ -145,7 +163,7 @@ def require_same_shape(first: Attachment, second: Attachment) -> None:
         explicit, bank = attachment.explicit, attachment.bank
         return (
             explicit and (explicit.layers, tuple(explicit.keys.shape[2:])),
-            bank and (bank.layers, tuple(tuple(gate.shape[1:]) for gate in bank.gate)),
+            bank and (bank.kind, bank.layers, [[tuple(p.shape[1:]) for p in parts] for parts in bank.weights.values()]),
         )
 
     if describe(first) != describe(second):
@@ -163,9 +181,6 @@ def stack_attachments(rows: Sequence[Attachment]) -> Attachment:
     explicits = [row.explicit for row in rows if row.explicit is not None]
     banks = [row.bank for row in rows if row.bank is not None]
 
-    def join(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        return tuple(torch.cat(level) for level in zip(*parts, strict=True))
-
     return Attachment(
         explicit=replace(
             explicits[0],
@@ -175,12 +190,5 @@ def stack_attachments(rows: Sequence[Attachment]) -> Attachment:
         )
         if explicits
         else None,
-        bank=replace(
-            banks[0],
-            gate=join([bank.gate for bank in banks]),
-            up=join([bank.up for bank in banks]),
-            down=join([bank.down for bank in banks]),
-        )
-        if banks
-        else None,
+        bank=banks[0].change(lambda *rows: torch.cat(rows), *banks[1:]) if banks else None,
     )

@@ -1,26 +1,29 @@
 """A bank of parametric memory blocks: one block a cluster and level, fetched along a path of nested clusters.
 
-Source: Pouransari et al. 2025, section 2 and appendix I. The blocks of a path, one a level, widen the FFN of the
-model's layers (`probes/units.py`); the *generic* block of each level belongs to no cluster (the paper's control).
+Source: Pouransari et al. 2025, section 2 and appendix I. The blocks of a path, one a level, are attached beside the
+model's own parameters (`probes/blocks.py` lists their kinds); the *generic* block of each level belongs to no cluster
+(the paper's control). The files are described in `probes/bank_format.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from probes.attachments import BankBlocks
-from probes.descriptions import hash_file, read_description, require_model
+from probes.bank_format import FIRST_SHARD, GENERIC_SHARD, HEAD, ROUTER, BankHead, name_subtree, read_bank_head
+from probes.blocks import Design, measure_widths
+from probes.descriptions import hash_file, require_model
 from probes.errors import UserError
 from probes.models import Model
-
-FORMAT = "memory-circuits/bank"
+from probes.shards import Shard, open_shard
 
 # Cluster id that stands for the generic block of a level.
 GENERIC = -1
@@ -28,15 +31,36 @@ GENERIC = -1
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """A bank on disk: its layers, the number of clusters and units of each level, and how prompts are routed."""
+    """An open bank: its folder and head, and a hash of what it holds; blocks are read when fetched."""
 
     folder: Path
+    head: BankHead
     sha256: str
-    layers: tuple[int, ...]
-    clusters: tuple[int, ...]
-    units: tuple[int, ...]
-    branching: int
-    router: dict[str, Any] = field(repr=False)
+
+    @property
+    def design(self) -> Design:
+        """Kind, layers, ranks and branching."""
+        return self.head.design
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Layers with blocks."""
+        return self.design.layers
+
+    @property
+    def clusters(self) -> tuple[int, ...]:
+        """Clusters of each level."""
+        return self.design.clusters
+
+    @property
+    def branching(self) -> int:
+        """Children of a cluster."""
+        return self.design.branching
+
+    @property
+    def router(self) -> dict[str, Any]:
+        """How prompts are routed, in words."""
+        return self.head.router
 
     @property
     def generic_path(self) -> tuple[int, ...]:
@@ -54,50 +78,113 @@ class Bank:
             if GENERIC not in (parent, child) and child // self.branching != parent:
                 raise UserError(f"cluster path {list(path)} is not nested: {child} does not lie in {parent}")
 
+    def find_place(self, level: int, cluster: int) -> tuple[str, str, int]:
+        """Shard, prefix of the tensors' names and row of the block of a cluster (or the generic one) of a level."""
+        if self.head.version == 1:
+            return FIRST_SHARD, "generic." if cluster == GENERIC else "", max(cluster, 0)
+        if cluster == GENERIC:
+            return GENERIC_SHARD, "", 0
+        below = self.branching ** (level - 1)
+        return name_subtree(cluster // below), "", cluster % below
 
-def load_bank(folder: Path, model: Model) -> Bank:
-    """Description of the bank in a folder with bank.json and blocks.safetensors; blocks are read when fetched.
+    def find_shard(self, name: str) -> Path:
+        """File of a shard. Raises UserError when the bank lacks it, or it leads outside the bank's folder."""
+        path = self.folder / f"{name}.safetensors"
+        if name not in self.head.shards:
+            raise UserError(f"{self.folder} lacks {name}: the bank was not trained there, or not merged")
+        if path.is_symlink() and not path.resolve().is_relative_to(self.folder.resolve()):
+            raise UserError(f"{path} leads outside the bank's folder: put the file itself there")
+        return path
 
-    Raises UserError when a file is missing or damaged, or when the bank belongs to another model.
+
+def load_bank(folder: Path, model: Model | None = None) -> Bank:
+    """Bank in a folder, for use with `model` (None: to look at); blocks are read when fetched.
+
+    Raises UserError when its head is missing, damaged or of a version to come, or when it belongs to another model.
     """
-    about = read_description(folder / "bank.json", FORMAT)
-    require_model(folder, about.get("model_sha256"), model.sha256)
-    try:
-        bank = Bank(
-            folder=folder,
-            sha256=hash_file(folder / "blocks.safetensors"),
-            layers=tuple(int(layer) for layer in about["layers"]),
-            clusters=tuple(int(level["clusters"]) for level in about["levels"]),
-            units=tuple(int(level["units"]) for level in about["levels"]),
-            branching=int(about["branching"]),
-            router=dict(about.get("router", {})),
+    head = read_bank_head(folder)
+    if model is not None:
+        require_model(folder, head.model_sha256, model.sha256)
+        check_fit(folder, head, model)
+    if head.version == 1:
+        try:
+            return Bank(folder, head, hash_file(folder / f"{FIRST_SHARD}.safetensors"))
+        except OSError as error:
+            raise UserError(f"{folder} is not a whole bank ({error.strerror}: {FIRST_SHARD}.safetensors)") from None
+    return Bank(folder, head, hash_file(folder / HEAD))
+
+
+def check_fit(folder: Path, head: BankHead, model: Model) -> None:
+    """Raise UserError unless a bank's widths and layers are those of the model."""
+    widths, own = head.design.widths, measure_widths(model)
+    same = widths.d_model == own.d_model if head.version == 1 else widths == own
+    if not same or max(head.design.layers) >= model.layers:
+        raise UserError(
+            f"{folder} does not fit the model: it was made for {widths} and layers {list(head.design.layers)}, the "
+            f"model has {own} and {model.layers} layers"
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder} is not a whole bank ({type(error).__name__}: {error})") from None
-    if about.get("kind") != "ffn" or about.get("d_model") != model.d_model or max(bank.layers) >= model.layers:
-        raise UserError(f"{folder} does not fit the model: it needs FFN blocks of width {model.d_model}")
-    return bank
 
 
 def fetch_blocks(bank: Bank, model: Model, path: tuple[int, ...]) -> BankBlocks:
-    """Blocks along a path, one a level, ready to attach; only their own rows are read from disk.
+    """Blocks along a path, one a level, ready to attach, in float32; only their own bytes are read from disk.
 
-    Raises UserError for a path that the bank does not have, or a damaged file.
+    Raises UserError for a path that the bank does not have, a block that is missing, or a damaged file.
     """
     bank.check_path(path)
-    file_path = bank.folder / "blocks.safetensors"
-    parts: dict[str, list[Tensor]] = {"gate": [], "up": [], "down": []}
-    try:
-        with safe_open(file_path, framework="pt") as file:
-            for level, cluster in enumerate(path, start=1):
-                prefix = f"generic.level{level}" if cluster == GENERIC else f"level{level}"
-                row = 0 if cluster == GENERIC else cluster
-                for name, found in parts.items():
-                    found.append(file.get_slice(f"{prefix}.{name}")[row].to(model.device, torch.float32)[None])
-    except (OSError, SafetensorError, IndexError) as error:
-        raise UserError(f"{file_path} is damaged or lacks a block ({type(error).__name__}: {error})") from None
-    for level, gate in enumerate(parts["gate"]):
-        wanted = (1, len(bank.layers), bank.units[level], model.d_model)
-        if tuple(gate.shape) != wanted:
-            raise UserError(f"{file_path}: a block of level {level + 1} has shape {tuple(gate.shape)}, not {wanted}")
-    return BankBlocks(path, bank.layers, *(tuple(parts[name]) for name in ("gate", "up", "down")))
+    weights: dict[str, list[Tensor]] = {name: [] for name in bank.design.shape_tensors(1)}
+    with ExitStack() as stack:
+        shards: dict[str, Shard] = {}
+        for level, cluster in enumerate(path, start=1):
+            name = bank.find_place(level, cluster)[0]
+            if name not in shards:
+                shards[name] = stack.enter_context(open_shard(bank.find_shard(name)))
+            for part, tensor in read_block(bank, shards[name], level, cluster):
+                weights[part].append(tensor.to(model.device, torch.float32)[None])
+    levels = {name: tuple(tensors) for name, tensors in weights.items()}
+    return BankBlocks(path, bank.layers, levels, bank.design.kind, bank.design.factor)
+
+
+def read_block(bank: Bank, shard: Shard, level: int, cluster: int) -> Iterator[tuple[str, Tensor]]:
+    """Name and tensor [layer, ...], as it is stored, of each part of one block. Raises UserError for another shape."""
+    _, prefix, row = bank.find_place(level, cluster)
+    for name, wanted in bank.design.shape_tensors(level).items():
+        tensor = shard.read_row(f"{prefix}level{level}.{name}", row)
+        if tuple(tensor.shape) != wanted:
+            raise UserError(f"{shard.path}: {name} of level {level} has shape {tuple(tensor.shape)}, not {wanted}")
+        yield name, tensor
+
+
+def find_bank_faults(bank: Bank) -> Iterator[str]:
+    """One line for every fault of a bank: files that are missing, changed or of another shape. None: it is whole."""
+    files = {bank.folder / f"{name}.safetensors": sha256 for name, sha256 in bank.head.shards.items()}
+    if bank.head.router_sha256:
+        files[bank.folder / ROUTER] = bank.head.router_sha256
+    for path, sha256 in files.items():
+        try:
+            if sha256 and hash_file(path) != sha256:
+                yield f"{path} is not the file that was written (its SHA-256 is another)"
+                continue
+            if path.name != ROUTER:
+                bank.find_shard(path.stem)
+                yield from find_shape_faults(bank, path)
+        except UserError as error:
+            yield str(error)
+        except OSError as error:
+            yield f"cannot read {path}: {error.strerror}"
+
+
+def find_shape_faults(bank: Bank, path: Path) -> Iterator[str]:
+    """One line for every tensor of a shard that is missing or has another shape than the head promises."""
+    with open_shard(path) as shard:
+        for level, clusters in enumerate(bank.clusters, start=1):
+            for name, shape in bank.design.shape_tensors(level).items():
+                counts = {f"level{level}.{name}": clusters // bank.branching}
+                if path.stem == GENERIC_SHARD:
+                    counts = {f"level{level}.{name}": 1}
+                elif bank.head.version == 1:
+                    counts = {f"level{level}.{name}": clusters, f"generic.level{level}.{name}": 1}
+                for full, count in counts.items():
+                    found = shard.places.get(full)
+                    if found is None or found.shape != (count, *shape):
+                        shapes = f"{found and found.shape} and the head promises {(count, *shape)}"
+                        yield f"{path}: {full} has shape {shapes}"

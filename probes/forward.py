@@ -321,14 +321,13 @@ class Pass:
         """Activations of a bank block's units."""
         bank = self.attachment.bank
         assert bank is not None
-        index = bank.layers.index(layer)
-        gate, up = (part[level][:, index].to(x.dtype) for part in (bank.gate, bank.up))
+        gate, up = (bank.pick(name, level, layer).to(x.dtype) for name in ("gate", "up"))
         return fire_units(x, gate, up)
 
     def _read_bank(self, layer: int, level: int, x: Float[Tensor, "batch pos d_model"]) -> Tensor:
         bank = self.attachment.bank
         assert bank is not None
-        down = bank.down[level][:, bank.layers.index(layer)].to(x.dtype)
+        down = bank.pick("down", level, layer).to(x.dtype)
         return write_units(self.fire_bank(layer, level, x), down)
 
     def _final(self, stream: Tensor, hook: Any) -> Tensor:

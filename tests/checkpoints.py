@@ -135,4 +135,4 @@ def make_bank(
     def draw() -> tuple[torch.Tensor, ...]:
         return tuple(torch.randn(1, len(layers), count, model.d_model, generator=generator) * 0.3 for count in units)
 
-    return BankBlocks((1, 5), layers, draw(), draw(), draw())
+    return BankBlocks((1, 5), layers, {name: draw() for name in ("gate", "up", "down")})

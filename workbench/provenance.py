@@ -63,7 +63,8 @@ def describe_memories(engine: Engine, cases: Sequence[Case]) -> dict[str, Any]:
             "sha256": engine.bank.sha256,
             "path": [] if several else list(case.clean.path),
             "counterfactual_path": [] if several else list(case.counterfactual.path),
-            "units": list(engine.bank.units),
+            "kind": engine.bank.design.kind,
+            "units": list(engine.bank.design.ranks),
             "layers": list(engine.bank.layers),
         }
     if engine.memories is not None and case.clean.memories:

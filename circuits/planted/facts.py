@@ -53,7 +53,7 @@ def plant_bank_fact(seed: int) -> Planted:
     up[0][0, 0, 1] = sketch.spell({"one": 1.0})
     down[0][0, 0, 1] = sketch.spell({"paris": 1 / FIRING})
     edges = ((SUBJECT, "embed", "f0.l0"), (SUBJECT, "f0.l0", "a1.kv0.v"), (LAST, "a1.h1", "logits"))
-    bank = BankBlocks((0, 0), layers, gate, up, down)
+    bank = BankBlocks((0, 0), layers, {"gate": gate, "up": up, "down": down})
     return Planted(sketch, QUESTION, OTHER, "Paris", "Rome", edges, attachment=Attachment(bank=bank))
 
 

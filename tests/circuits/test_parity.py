@@ -48,7 +48,7 @@ def unpack(attachment: Attachment) -> Memories:
             found.absent[layer] = list(explicit.absent[0, index])
     if (bank := attachment.bank) is not None:
         for index, layer in enumerate(bank.layers):
-            levels = zip(bank.gate, bank.up, bank.down, strict=True)
+            levels = zip(*bank.weights.values(), strict=True)
             found.units[layer] = [(gate[0, index], up[0, index], down[0, index]) for gate, up, down in levels]
     return found
 

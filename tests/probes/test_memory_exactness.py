@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from probes.attachments import Attachment, BankBlocks, ExplicitBlocks
+from probes.attachments import Attachment, ExplicitBlocks
 from probes.explicit import fetch_memories
 from probes.forward import Pass
 from probes.writing import write_memories
@@ -63,9 +63,9 @@ def test_bank_blocks_are_a_wider_ffn(shape: str) -> None:
     for layer, block in enumerate(plain.model.layers):
         for level in range(len(bank)):
             for name, rows, axis in (
-                ("gate_proj", bank.gate[level][0, layer], 0),
-                ("up_proj", bank.up[level][0, layer], 0),
-                ("down_proj", bank.down[level][0, layer].T, 1),
+                ("gate_proj", bank.pick("gate", level, layer)[0], 0),
+                ("up_proj", bank.pick("up", level, layer)[0], 0),
+                ("down_proj", bank.pick("down", level, layer)[0].T, 1),
             ):
                 linear = getattr(block.mlp, name)
                 linear.weight = torch.nn.Parameter(torch.cat([linear.weight.data, rows], dim=axis))
@@ -80,7 +80,7 @@ def test_zero_blocks_change_nothing() -> None:
     """Blocks at their initialisation (zero down vectors) leave the logits as they are."""
     model = load_shape("llama")
     bank = make_bank(model)
-    zero = BankBlocks(bank.path, bank.layers, bank.gate, bank.up, tuple(torch.zeros_like(d) for d in bank.down))
+    zero = bank.silence(range(len(bank)))
     assert torch.equal(Pass(model, Attachment(bank=zero)).run(TOKENS), Pass(model).run(TOKENS))
 
 
