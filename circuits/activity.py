@@ -47,12 +47,15 @@ def measure_attention_scale(model: Model, record: Record, layer: int) -> Float[T
     weights = model.weights[layer]
     if weights.post_attention_norm is None:
         return None
-    total = torch.einsum("bphd,hdm->bpm", sum_reads(record, layer), weights.output)
+    read = sum_reads(record, layer)
+    if layer in record.learned_read:
+        read = read + record.learned_read[layer].sum(dim=3)
+    total = torch.einsum("bphd,hdm->bpm", read, weights.output)
     return measure_scale(weights.post_attention_norm, total)
 
 
 def sum_reads(record: Record, layer: int) -> Float[Tensor, "batch pos head d_head"]:
-    """All that a layer's heads read, from the context and from memories."""
+    """All that a layer's heads read in one softmax, from the context and from explicit memories."""
     read = record.context_read[layer]
     return read + record.memory_read[layer].sum(dim=3) if layer in record.memory_read else read
 

@@ -112,6 +112,8 @@ def attribute_attention(problem: Problem, tick: Tick, removal: Removal = "contri
     """
     refuse_flat(problem)
     require_replacement(problem, removal)
+    if removal == "ablated" and problem.ablated_record is not None:
+        problem.require_same_outputs()
     tick("backward pass", 0, 1)
     traced = problem.traced or trace_metric(problem, problem.inputs.attachment, None)
     streams = [pair[0] for pair in list_written_streams(problem.model, traced.record)]

@@ -21,6 +21,7 @@ from torch import Tensor
 from circuits.graph import Kind
 from circuits.problem import REMOVALS, Problem, Traced
 from circuits.tracing import list_reader_tensors, pull_gradients
+from probes.adapters import adapt_model
 from probes.attachments import Attachment, interpolate
 from probes.errors import UserError
 from probes.forward import Pass, Record
@@ -58,17 +59,18 @@ def trace_metric(problem: Problem, attachment: Attachment, embedding: Tensor | N
     """A run with these inputs on its autograd graph, with the metric at its end; `parts` records units too."""
     ends = problem.inputs.readout.positions
     kind = PartsPass if parts else Pass
-    traced = kind(problem.model, attachment, embedding=embedding, differentiable=True, ends=ends)
+    model = adapt_model(problem.model, attachment)
+    traced = kind(model, attachment, embedding=embedding, differentiable=True, ends=ends)
     logits = traced.run(problem.inputs.clean)
     with torch.enable_grad():
-        return Traced(traced.record, problem.metric_at_ends(logits).mean())
+        return Traced(traced.record, problem.metric_at_ends(logits).mean(), model)
 
 
 def find_gradients(problem: Problem, traced: Traced) -> Iterator[Tensor]:
     """Gradients of the metric at every reader's stream of a traced run, stage by stage."""
     keep = traced is problem.traced
-    gradients = torch.autograd.grad(traced.value, list_reader_tensors(problem.model, traced.record), retain_graph=keep)
-    return pull_gradients(problem.model, traced.record, gradients)
+    gradients = torch.autograd.grad(traced.value, list_reader_tensors(traced.model, traced.record), retain_graph=keep)
+    return pull_gradients(traced.model, traced.record, gradients)
 
 
 def find_embedding(problem: Problem) -> int:

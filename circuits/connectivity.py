@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from circuits.graph import Component, Kind, Wiring
 
 # Kinds that bring something in: a circuit may start at them.
-SOURCES = (Kind.EMBEDDING, Kind.EXPLICIT, Kind.BANK)
+SOURCES = (Kind.EMBEDDING, Kind.EXPLICIT, Kind.LEARNED, Kind.BANK)
 
 Mask = Bool[np.ndarray, "pos writer reader"]
 

@@ -63,7 +63,7 @@ class MemoryEffect:
 
     `contribution`: what it adds counts as zero, its attention is not given back (the same as ablating its writers by
     zero). `renormalised`: it is absent from the softmax, and context and other memories take its share. A bank block
-    has no attention to give back; both are the same.
+    has no attention to give back; both are the same. LoRA blocks, no writers of the graph, are measured here alone.
     """
 
     kind: Kind
@@ -76,7 +76,9 @@ def measure_memory_effects(problem: Problem, tick: Tick) -> tuple[MemoryEffect, 
     """Effect of every explicit memory and every bank level, two plain forward passes for each."""
     attachment = problem.inputs.attachment
     blocks, levels = len(attachment.explicit or ()), len(attachment.bank or ())
-    memories = [(Kind.EXPLICIT, i) for i in range(blocks)] + [(Kind.BANK, i) for i in range(levels)]
+    learned = attachment.bank is not None and attachment.bank.kind == "key-value"
+    bank = Kind.LEARNED if learned else Kind.BANK
+    memories = [(Kind.EXPLICIT, i) for i in range(blocks)] + [(bank, i) for i in range(levels)]
     effects = []
     for done, (kind, index) in enumerate(memories):
         tick("memories removed", done, len(memories))

@@ -13,7 +13,10 @@ Names, used in files, links and commands (a position follows as `@7`):
     m3               MLP of layer 3                          writer, reads `m3`
     m3.e2            expert 2 of a mixture, routing weight included   writer; the mixture reads `m3`
     f3.l1            bank block of level 1 at layer 3        writer, reads `f3.l1`
+    k3.l1            bank block of learned key-values of level 1, at the attention of layer 3   writer, reads `k3.l1`
     logits           the output                              reads `logits`
+
+LoRA blocks of a bank are no writers: they change projections, and are counted inside the head or MLP that projects.
 
 Parts that a writer is made of, each with a direction of its own (`circuits/parts.py`); they are scored and ablated one
 by one, and are no writers of the graph:
@@ -42,6 +45,7 @@ class Kind(StrEnum):
     HEAD = "head"
     KEY_VALUE = "key-value head"
     EXPLICIT = "explicit memory"
+    LEARNED = "learned key-values"
     MLP = "MLP"
     BANK = "bank block"
     LOGITS = "logits"
@@ -77,6 +81,8 @@ class Component:
                 return f"a{self.layer}.kv{self.head}"
             case Kind.EXPLICIT:
                 return f"x{self.layer}.h{self.head}.b{self.block}"
+            case Kind.LEARNED:
+                return f"k{self.layer}.l{self.block}"
             case Kind.MLP:
                 return f"m{self.layer}" if self.block < 0 else f"m{self.layer}.e{self.block}"
             case Kind.BANK:
@@ -107,6 +113,7 @@ _PATTERNS = {
     Kind.HEAD: re.compile(r"a(?P<layer>\d+)\.h(?P<head>\d+)"),
     Kind.KEY_VALUE: re.compile(r"a(?P<layer>\d+)\.kv(?P<head>\d+)"),
     Kind.EXPLICIT: re.compile(r"x(?P<layer>\d+)\.h(?P<head>\d+)\.b(?P<block>\d+)(\.s(?P<part>\d+))?"),
+    Kind.LEARNED: re.compile(r"k(?P<layer>\d+)\.l(?P<block>\d+)"),
     Kind.MLP: re.compile(r"m(?P<layer>\d+)(\.e(?P<block>\d+))?(\.u(?P<part>\d+))?"),
     Kind.BANK: re.compile(r"f(?P<layer>\d+)\.l(?P<block>\d+)(\.u(?P<part>\d+))?"),
 }
@@ -122,7 +129,7 @@ def parse_component(name: str, layers: int) -> Component:
         if found := pattern.fullmatch(name):
             return Component(kind, **{key: int(text) for key, text in found.groupdict().items() if text is not None})
     raise UserError(
-        f"unknown component {name[:80]!r}: use names such as embed, a3.h1, a3.kv0, x3.h1.b0, m3, f3.l1, logits, "
+        f"unknown component {name[:80]!r}: use names such as embed, a3.h1, a3.kv0, x3.h1.b0, m3, f3.l1, k3.l1, logits, "
         "m3.e2, m3.u17, f3.l1.u5, x3.h1.b0.s4"
     )
 
@@ -140,7 +147,8 @@ class Plan:
     """What decides the graph: the model's counts and the memories that are attached.
 
     `parallel` models feed attention and MLP of a layer from the same stream. `explicit_layers` are the memory layers,
-    `blocks` the explicit memories read at once, `bank_layers` the layers with bank blocks, `levels` their levels.
+    `blocks` the explicit memories read at once, `bank_layers` the layers with FFN blocks of a bank, `levels` their
+    levels; `learned_layers` and `learned` the same of blocks of learned key-values.
     `expert_layers` are the layers whose MLP is a mixture of `experts`: each expert writes, and the mixture has one
     reader, for its experts and the router that weighs them take in the same stream.
     """
@@ -155,6 +163,8 @@ class Plan:
     levels: int = 0
     expert_layers: tuple[int, ...] = ()
     experts: int = 0
+    learned_layers: tuple[int, ...] = ()
+    learned: int = 0
 
     @property
     def group(self) -> int:
@@ -196,7 +206,9 @@ class Wiring:
 
 
 def list_writers(plan: Plan) -> tuple[Component, ...]:
-    """Writers in the order in which they write: embedding, then per layer heads, memory reads, MLP, bank blocks."""
+    """Writers in the order in which they write: embedding, then per layer heads, memory reads, learned key-values,
+    MLP, bank blocks.
+    """
     writers = [Component(Kind.EMBEDDING, -1)]
     for layer in range(plan.layers):
         writers += [Component(Kind.HEAD, layer, head) for head in range(plan.heads)]
@@ -206,6 +218,8 @@ def list_writers(plan: Plan) -> tuple[Component, ...]:
                 for head in range(plan.heads)
                 for block in range(plan.blocks)
             ]
+        if layer in plan.learned_layers:
+            writers += [Component(Kind.LEARNED, layer, block=level) for level in range(plan.learned)]
         if layer in plan.expert_layers:
             writers += [Component(Kind.MLP, layer, block=expert) for expert in range(plan.experts)]
         else:
@@ -216,7 +230,9 @@ def list_writers(plan: Plan) -> tuple[Component, ...]:
 
 
 def list_readers(plan: Plan) -> tuple[Reader, ...]:
-    """Readers in the order in which they read: per layer queries, memory queries, keys, values, MLP, bank; logits."""
+    """Readers in the order in which they read: per layer queries, memory queries, learned key-values' queries, keys,
+    values, MLP, bank; logits.
+    """
     readers: list[Reader] = []
     for layer in range(plan.layers):
         readers += [Reader(Component(Kind.HEAD, layer, head), "q") for head in range(plan.heads)]
@@ -226,6 +242,8 @@ def list_readers(plan: Plan) -> tuple[Reader, ...]:
                 for head in range(plan.heads)
                 for block in range(plan.blocks)
             ]
+        if layer in plan.learned_layers:
+            readers += [Reader(Component(Kind.LEARNED, layer, block=level)) for level in range(plan.learned)]
         for role in ("k", "v"):
             readers += [Reader(Component(Kind.KEY_VALUE, layer, head), role) for head in range(plan.kv_heads)]
         readers.append(Reader(Component(Kind.MLP, layer)))
@@ -236,7 +254,7 @@ def list_readers(plan: Plan) -> tuple[Reader, ...]:
 
 
 # Kinds that read, and (but key-value heads) write, with a layer's attention.
-ATTENTION = (Kind.HEAD, Kind.KEY_VALUE, Kind.EXPLICIT)
+ATTENTION = (Kind.HEAD, Kind.KEY_VALUE, Kind.EXPLICIT, Kind.LEARNED)
 
 
 def can_see(writer: Component, reader: Component, parallel: bool) -> bool:

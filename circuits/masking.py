@@ -14,7 +14,7 @@ from torch import Tensor
 from circuits.graph import Plan, list_writers
 from circuits.tracing import list_attention_writes, list_constants, list_mlp_writes
 from probes.attachments import Attachment
-from probes.forward import Pass
+from probes.forward import Pass, project
 from probes.models import Model
 
 
@@ -47,6 +47,7 @@ class MaskedPass(Pass):
         self._stacked: Tensor | None = None
         self._base = torch.zeros((), device=ablated.device)
         self._normed: Tensor | None = None
+        self._normed_learned: Tensor | None = None
 
     def add_writes(self, current: Float[Tensor, "writer batch pos d_model"]) -> None:
         """Take note of what the next writers in order wrote in this run, less what they count as when ablated."""
@@ -84,13 +85,13 @@ class MaskedPass(Pass):
     def read_queries(self, layer: int, query: Tensor) -> tuple[Tensor, Tensor | None]:
         """Queries computed from each head's own stream, and from each memory read's own.
 
-        The streams of the layer's keys and values are mixed along with them.
+        The streams of the layer's learned key-values, keys and values are mixed along with them.
         """
         weights, heads, blocks = self.model.weights[layer], self.plan.heads, self._count_blocks(layer)
-        queries = heads * (1 + blocks)
-        normed = weights.attention_norm.apply(self.mix_streams(queries + 2 * self.plan.kv_heads, layer))
+        queries, learned = heads * (1 + blocks), self._count_learned(layer)
+        normed = weights.attention_norm.apply(self.mix_streams(queries + learned + 2 * self.plan.kv_heads, layer))
         self._next_reader += normed.shape[0]
-        self._normed = normed[queries:]
+        self._normed_learned, self._normed = normed[queries : queries + learned], normed[queries + learned :]
         memory = None
         if blocks:
             own = normed[heads:queries].reshape(heads, blocks, *normed.shape[1:])
@@ -98,6 +99,15 @@ class MaskedPass(Pass):
                 [self._project_own(own[:, block], weights.query, weights.query_bias) for block in range(blocks)], dim=3
             )
         return self._project_own(normed[:heads], weights.query, weights.query_bias), memory
+
+    def read_learned_queries(self, layer: int, query: Tensor) -> Tensor:
+        """Queries of each block of learned key-values, from its own stream."""
+        assert self._normed_learned is not None
+        weights = self.model.weights[layer]
+        queries = [
+            project(own.to(weights.query.dtype), weights.query, weights.query_bias) for own in self._normed_learned
+        ]
+        return torch.stack(queries, dim=3)
 
     def read_keys(self, layer: int, key: Tensor) -> Tensor:
         """Keys computed from each key-value head's own stream."""

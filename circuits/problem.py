@@ -14,6 +14,7 @@ from circuits.activity import Activity, average_activity, measure_activity
 from circuits.graph import Wiring, wire
 from circuits.metrics import Metric, Readout, build_metric
 from circuits.tracing import plan_model, stack_differences, stack_writes
+from probes.adapters import adapt_model
 from probes.attachments import Attachment, remove_memories
 from probes.errors import UserError
 from probes.forward import Pass, Record
@@ -47,10 +48,13 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """A clean run on its autograd graph: the record of what was read and written, and the metric (mean of pairs)."""
+    """A clean run on its autograd graph: the record of what was read and written, the metric (mean of pairs), and the
+    model with the weights that the run's LoRA blocks give it.
+    """
 
     record: Record
     value: Tensor
+    model: Model
 
 
 @dataclass(frozen=True)
@@ -93,17 +97,23 @@ class Problem:
             return stack_writes(self.model, self.clean_record)
 
     @cached_property
+    def ablated_model(self) -> Model:
+        """The model with the weights that the counterfactual's LoRA blocks give it; mostly `model` itself."""
+        clean, other = self.inputs.attachment.bank, self.inputs.counterfactual_attachment
+        return self.model if other.bank is clean else adapt_model(self.model, other)
+
+    @cached_property
     def ablated_writes(self) -> Float[Tensor, "writer batch2 pos2 d_model"]:
         """What every writer counts as when ablated; batch and pos may be 1."""
         if self.ablated_record is not None:
-            return stack_writes(self.model, self.ablated_record)
+            return stack_writes(self.ablated_model, self.ablated_record)
         return torch.zeros_like(self.clean_writes[:, :1, :1]) if self.mean is None else self.mean
 
     @cached_property
     def difference(self) -> Float[Tensor, "writer batch pos d_model"]:
         """Clean minus ablated writes: what each writer would lose."""
         with torch.no_grad():
-            if self.ablated_record is not None:
+            if self.ablated_record is not None and self.ablated_model is self.model:
                 return stack_differences(self.model, self.clean_record, self.ablated_record)
             return self.clean_writes - self.ablated_writes
 
@@ -115,7 +125,21 @@ class Problem:
     @cached_property
     def ablated_activity(self) -> Activity | None:
         """What every part counts as when ablated; batch and pos may be 1. None: nothing (zero ablation)."""
-        return self.mean_activity if self.ablated_record is None else measure_activity(self.model, self.ablated_record)
+        if self.ablated_record is None:
+            return self.mean_activity
+        self.require_same_outputs()
+        return measure_activity(self.model, self.ablated_record)
+
+    def require_same_outputs(self) -> None:
+        """Raise UserError when LoRA blocks of the two sides give heads or units different directions to write in."""
+        for one, two in zip(self.model.weights, self.ablated_model.weights, strict=True):
+            for name in ("output", "down"):
+                first, second = getattr(one, name), getattr(two, name)
+                if first is not second and not torch.equal(first, second):
+                    raise UserError(
+                        "the two sides have different LoRA blocks on output or down projections, so units, slots and "
+                        "attention edges have no common direction: give both sides the same path of the bank"
+                    )
 
     def list_ends(self) -> tuple[int, ...]:
         """Positions (of edges) at which the logits are read."""
@@ -208,6 +232,7 @@ def pose_problem(
         inputs = forget(inputs, ablation)
     check_inputs(inputs, metric)
     tick("clean and ablated run", 0, 1)
+    model = adapt_model(model, inputs.attachment)
     wiring = wire(plan_model(model, inputs.attachment))
     ends = inputs.readout.positions
     record, logits = record_run(model, inputs.clean, inputs.attachment, attention, differentiable, ends, parts)
@@ -240,7 +265,7 @@ def pose_problem(
         metric_clean=float(value.detach()),
         metric_ablated=0.0,
         summed=inputs.clean.shape[0] > 1 if summed is None else summed,
-        traced=Traced(record, value) if differentiable else None,
+        traced=Traced(record, value, model) if differentiable else None,
         mean_activity=mean_activity,
     )
     logits = ablated_logits if ablated_logits is not None else run_empty(problem)

@@ -188,6 +188,11 @@ class RelevancePass(Pass):
         query = super()._turn(query, layer)
         return halve(halve(query)) if self.rule == "half" else query.detach()
 
+    def address(self, layer: int, query: Tensor) -> Tensor:
+        """Queries of learned key-values, twice halved like those of explicit memories, or constants."""
+        query = super().address(layer, query)
+        return halve(halve(query)) if self.rule == "half" else query.detach()
+
     def _activate(self, output: Tensor, hook: Any, layer: int) -> Tensor:
         gate = self._seen.get((layer, "gate"))
         if gate is None:

@@ -65,6 +65,15 @@ class RemovingPass(Pass):
             memory[:, :, c.head, c.block] = self._project(layer, weights.query, weights.query_bias, c.head)
         return query, memory
 
+    def read_learned_queries(self, layer: int, query: Tensor) -> Tensor:
+        """Queries of learned key-values; the reader's own from the stream that lacks the write."""
+        queries, weights = super().read_learned_queries(layer, query), self.model.weights[layer]
+        if (c := self._read_here(layer, Kind.LEARNED, "in")) is not None:
+            queries = queries.clone()
+            normed = weights.attention_norm.apply(self.record.attention_stream[layer] - self._lose())
+            queries[:, :, :, c.block] = project(normed.to(weights.query.dtype), weights.query, weights.query_bias)
+        return queries
+
     def read_keys(self, layer: int, key: Tensor) -> Tensor:
         """Keys; the reader's own from the stream that lacks the write."""
         weights = self.model.weights[layer]

@@ -17,6 +17,7 @@ from torch import Tensor
 from circuits.graph import ATTENTION, Component, Kind, Reader
 from circuits.problem import Problem
 from probes.attachments import Attachment, repeat_rows
+from probes.forward import project
 from probes.models import Model
 from probes.restarts import RestartedPass, Start
 
@@ -54,6 +55,20 @@ class PatchedPass(RestartedPass):
         if memory is not None:
             memory = self._replace_heads(layer, Kind.EXPLICIT, "q", memory, weights.query, weights.query_bias)
         return self._replace_heads(layer, Kind.HEAD, "q", query, weights.query, weights.query_bias), memory
+
+    def read_learned_queries(self, layer: int, query: Tensor) -> Tensor:
+        """Queries of learned key-values, those of the patches' readers from their own streams."""
+        queries, weights = super().read_learned_queries(layer, query), self.model.weights[layer]
+        patches = self._find(layer, lambda reader: reader.component.kind is Kind.LEARNED)
+        if not patches:
+            return queries
+        levels = [self.readers[patch].component.block for patch in patches]
+        normed = weights.attention_norm.apply(self.own[patches]).to(weights.query.dtype)
+        projected = torch.stack([project(own, weights.query, weights.query_bias) for own in normed])
+        rows = queries.clone().view(len(self.readers), -1, *queries.shape[1:])
+        place = (patches, slice(None), slice(None), slice(None), levels)
+        rows[place] = torch.where(self._spread_hits(patches).unsqueeze(-1), projected.to(queries.dtype), rows[place])
+        return rows.view_as(queries)
 
     def read_keys(self, layer: int, key: Tensor) -> Tensor:
         """Keys, those of the patches' readers from their own streams."""

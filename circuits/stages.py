@@ -65,7 +65,7 @@ def trace_shifted(problem: Problem, stage: range, share: float) -> Traced:
     traced = ShiftedPass(problem.model, inputs.attachment, behind, shift, inputs.readout.positions)
     logits = traced.run(inputs.clean)
     with torch.enable_grad():
-        return Traced(traced.record, problem.metric_at_ends(logits).mean())
+        return Traced(traced.record, problem.metric_at_ends(logits).mean(), problem.model)
 
 
 def score_stage(problem: Problem, stage: range, traced: Traced) -> Float[Tensor, "edge_pos writer reader"]:

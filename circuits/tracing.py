@@ -17,6 +17,7 @@ from probes.models import Model
 def plan_model(model: Model, attachment: Attachment) -> Plan:
     """Plan of a model with memories attached."""
     explicit, bank = attachment.explicit, attachment.bank
+    units, learned = (bank if bank is not None and bank.kind == kind else None for kind in ("ffn", "key-value"))
     return Plan(
         layers=model.layers,
         heads=model.heads,
@@ -24,21 +25,27 @@ def plan_model(model: Model, attachment: Attachment) -> Plan:
         parallel=model.parallel,
         explicit_layers=explicit.layers if explicit else (),
         blocks=len(explicit) if explicit else 0,
-        bank_layers=bank.layers if bank else (),
-        levels=len(bank) if bank else 0,
+        bank_layers=units.layers if units else (),
+        levels=len(units) if units else 0,
         expert_layers=tuple(i for i, weights in enumerate(model.weights) if weights.experts is not None),
         experts=max(len(weights.experts) if weights.experts is not None else 0 for weights in model.weights),
+        learned_layers=learned.layers if learned else (),
+        learned=len(learned) if learned else 0,
     )
 
 
 def list_attention_writes(model: Model, record: Record, layer: int) -> Float[Tensor, "writer batch pos d_model"]:
-    """What a layer's heads and then its memory reads (head by head, block by block) wrote, in the graph's order."""
-    memory = record.memory_read.get(layer)
-    heads, blocks = write_heads(model.weights[layer], record.context_read[layer], memory)
-    writes = heads.permute(2, 0, 1, 3)
-    if blocks is None:
-        return writes
-    return torch.cat([writes, blocks.permute(2, 3, 0, 1, 4).flatten(0, 1)])
+    """What a layer's heads, its memory reads (head by head, block by block) and its blocks of learned key-values wrote,
+    in the graph's order.
+    """
+    memory, learned = record.memory_read.get(layer), record.learned_read.get(layer)
+    heads, blocks, own = write_heads(model.weights[layer], record.context_read[layer], memory, learned)
+    writes = [heads.permute(2, 0, 1, 3)]
+    if blocks is not None:
+        writes.append(blocks.permute(2, 3, 0, 1, 4).flatten(0, 1))
+    if own is not None:
+        writes.append(own.permute(2, 0, 1, 3))
+    return writes[0] if len(writes) == 1 else torch.cat(writes)
 
 
 def list_mlp_writes(model: Model, record: Record, layer: int) -> Float[Tensor, "writer batch pos d_model"]:
@@ -66,6 +73,7 @@ def stack_differences(model: Model, first: Record, second: Record) -> Float[Tens
     assert first.embedding is not None and second.embedding is not None
     embedding = first.embedding - second.embedding
     counts = [sum(r.shape[2] for r in list_reads(first, layer)) for layer in range(model.layers)]
+    counts += [read.shape[3] for read in first.learned_read.values()]
     size = 1 + sum(counts) + sum(len(list_mlp_outputs(first, layer)) for layer in range(model.layers))
     stacked = embedding.new_empty(size, *embedding.shape)
     stacked[0] = embedding
@@ -76,6 +84,11 @@ def stack_differences(model: Model, first: Record, second: Record) -> Float[Tens
             output = weights.output.repeat_interleave(read.shape[0] // model.heads, dim=0)
             end = position + read.shape[0]
             torch.bmm(read, output, out=stacked[position:end].flatten(1, 2))
+            position = end
+        if layer in first.learned_read:
+            learned = first.learned_read[layer] - second.learned_read[layer]
+            end = position + learned.shape[3]
+            stacked[position:end] = torch.einsum("bphnd,hdm->nbpm", learned, weights.output)
             position = end
         for one, two in zip(list_mlp_outputs(first, layer), list_mlp_outputs(second, layer), strict=True):
             torch.sub(one, two, out=stacked[position])
@@ -112,6 +125,8 @@ def list_reader_tensors(model: Model, record: Record) -> list[Tensor]:
         tensors += [record.query[layer], record.key[layer], record.value[layer]]
         if layer in record.memory_query:
             tensors.append(record.memory_query[layer])
+        if layer in record.learned_query:
+            tensors.append(record.learned_query[layer])
         tensors += [record.mlp_input[layer], *record.bank_input[layer]]
     assert record.final_stream is not None
     return [*tensors, record.final_stream]
@@ -120,21 +135,28 @@ def list_reader_tensors(model: Model, record: Record) -> list[Tensor]:
 def pull_attention(
     model: Model, record: Record, layer: int, gradients: Iterator[Tensor]
 ) -> Float[Tensor, "reader batch pos d_model"]:
-    """Gradients at the stream for a layer's attention readers: queries, memory queries, keys, values.
+    """Gradients at the stream for a layer's attention readers: queries, memory queries, learned key-values, keys and
+    values.
 
-    The gradient at a head's query includes the path through its memory reads, which is taken off, so that each
-    reader has only its own.
+    The gradient at a head's query includes the paths through its memory reads, which are taken off, so that each
+    reader has only its own. A block of learned key-values reads by the queries of all heads.
     """
     weights = model.weights[layer]
     query, key, value = (next(gradients) for _ in range(3))
-    heads, projections = [query], [weights.query]
-    if layer in record.memory_query:
-        memory = next(gradients)
-        heads = [query - memory.sum(dim=3), memory.flatten(2, 3)]
-        projections.append(weights.query.repeat_interleave(memory.shape[3], dim=0))
+    reads = [next(gradients) for found in (record.memory_query, record.learned_query) if layer in found]
+    heads, projections = [query - sum(read.sum(dim=3) for read in reads)] if reads else [query], [weights.query]
+    for read in reads:
+        heads.append(read.flatten(2, 3))
+        projections.append(weights.query.repeat_interleave(read.shape[3], dim=0))
     joined = torch.cat([*heads, key, value], dim=2)
     projection = torch.cat([*projections, weights.key, weights.value])
-    return weights.attention_norm.pull_back_heads(joined, projection, record.attention_stream[layer])
+    pulled = weights.attention_norm.pull_back_heads(joined, projection, record.attention_stream[layer])
+    if layer not in record.learned_query:
+        return pulled
+    stop, levels = sum(part.shape[2] for part in heads), reads[-1].shape[3]
+    start = stop - heads[-1].shape[2]
+    learned = pulled[start:stop].view(-1, levels, *pulled.shape[1:]).sum(dim=0)
+    return torch.cat([pulled[:start], learned, pulled[stop:]])
 
 
 def pull_mlp(

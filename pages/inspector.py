@@ -148,7 +148,7 @@ def show_attention(run: Run, name: str, node: Node) -> None:
 def show_memory(run: Run, name: str, node: Node) -> None:
     """Text of the explicit memory the node reads, or the path of the bank block."""
     memories = run.about.get("memories") or {}
-    if node.component.kind is Kind.BANK and (bank := memories.get("bank")):
+    if node.component.kind in (Kind.BANK, Kind.LEARNED) and (bank := memories.get("bank")):
         path = [str(cluster) for cluster in bank.get("path", [])]
         level = node.component.block
         st.markdown("**Cluster path**")

@@ -22,7 +22,7 @@ from probes.bank_format import FIRST_SHARD, GENERIC_SHARD, HEAD, ROUTER, BankHea
 from probes.blocks import Design, measure_widths
 from probes.descriptions import hash_file, require_model
 from probes.errors import UserError
-from probes.models import Model
+from probes.models import Model, name_hook
 from probes.shards import Shard, open_shard
 
 # Cluster id that stands for the generic block of a level.
@@ -123,6 +123,8 @@ def check_fit(folder: Path, head: BankHead, model: Model) -> None:
             f"{folder} does not fit the model: it was made for {widths} and layers {list(head.design.layers)}, the "
             f"model has {own} and {model.layers} layers"
         )
+    if "gate" in head.design.targets and name_hook(0, "mlp.gate.hook_out") not in model.bridge.hook_dict:
+        raise UserError(f"{folder} changes the gate of the model's MLP, and this model's MLP has none")
 
 
 def fetch_blocks(bank: Bank, model: Model, path: tuple[int, ...]) -> BankBlocks:

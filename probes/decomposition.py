@@ -61,7 +61,7 @@ def check_decomposition(model: Model) -> None:
             compare(f"the {name} {where}", model, project(normed, weight, bias), recorded[layer])
         mlp_input = weights.mlp_norm.apply(record.mlp_stream[layer])
         compare(f"the MLP's input {where}", model, mlp_input, record.mlp_input[layer])
-        heads, _ = write_heads(weights, record.context_read[layer], None)
+        heads, _, _ = write_heads(weights, record.context_read[layer], None)
         stream = stream + heads.sum(dim=2) + sum(write_mlp(weights, record, layer))
         if weights.output_bias is not None:
             stream = stream + weights.output_bias

@@ -1,13 +1,24 @@
 """One forward pass seen as writers and readers, with memories attached through public hooks.
 
 Explicit memory: one softmax over [memory; context] equals a merge of two by their log-sum-exp,
-`z = share * z_context + sum over blocks of their reads`; it needs the query, the context's scores and z. Bank blocks
-add `down(silu(gate x) * up x)` of the MLP's own input to the MLP's output. A subclass replaces what a reader takes in
-(`circuits/masking.py`); the methods named `read_...` are the only places where that happens.
+`z = share * z_context + sum over blocks of their reads`; it needs the query, the context's scores and z. A subclass
+replaces what a reader takes in (`circuits/masking.py`); the methods named `read_...` are the only places where that
+happens.
+
+Bank blocks (`probes/blocks.py`), by kind:
+
+- `ffn` blocks are writers with readers of their own: they add `down(silu(gate x) * up x)` of the MLP's own input to
+  the MLP's output.
+- `key-value` blocks are writers with readers of their own: queries of the attention's own input read them, and what
+  they read goes through the output projection beside what the heads read.
+- `lora` blocks are no writers: what they add depends on what the head or MLP computes, not on the stream alone. They
+  change projections, and so are counted inside the heads and the MLP whose projections they change; everything that
+  reads weights takes them from `adapt_model` (`probes/adapters.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,7 +30,7 @@ from torch import Tensor
 from probes.attachments import NOTHING, Attachment
 from probes.models import Hook, LayerWeights, Model, name_hook
 from probes.slots import read_slots, rotate, score_slots, share_attention
-from probes.units import fire_units, write_units
+from probes.units import change_projection, fire_units, read_learned, write_units
 
 # Score of a slot that is not there: exp() of it is 0, and unlike minus infinity its gradient is 0, not NaN.
 ABSENT = -1e30
@@ -31,8 +42,9 @@ class Record:
 
     Streams (before the norm): `attention_stream`, `mlp_stream`, `final_stream` [batch pos d_model]. Readers' inputs:
     `query`, `key`, `value` [batch pos head d_head] (before rotary), `memory_query` [batch pos head block d_head],
-    `mlp_input`, and `bank_input` (one a level) [batch pos d_model], after the norm. Writers: `embedding`,
-    `context_read` [batch pos head d_head], `memory_read` [batch pos head block d_head], `mlp_output`, in a mixture
+    `learned_query` [batch pos head level d_head], `mlp_input`, and `bank_input` (one a level) [batch pos d_model],
+    after the norm. Writers: `embedding`, `context_read` [batch pos head d_head], `memory_read` [batch pos head block
+    d_head], `learned_read` [batch pos head level d_head], `mlp_output`, in a mixture
     `expert_output` (one an expert) of which it is the sum, and `bank_output` (one a level) [batch pos d_model].
     Attention: `pattern` [batch head query_pos key_pos] of the context alone, `share` [batch pos head] left to it,
     `slot_weights` [batch pos head block slot].
@@ -49,10 +61,12 @@ class Record:
     key: dict[int, Tensor] = field(default_factory=dict)
     value: dict[int, Tensor] = field(default_factory=dict)
     memory_query: dict[int, Tensor] = field(default_factory=dict)
+    learned_query: dict[int, Tensor] = field(default_factory=dict)
     mlp_input: dict[int, Tensor] = field(default_factory=dict)
     bank_input: dict[int, list[Tensor]] = field(default_factory=dict)
     context_read: dict[int, Tensor] = field(default_factory=dict)
     memory_read: dict[int, Tensor] = field(default_factory=dict)
+    learned_read: dict[int, Tensor] = field(default_factory=dict)
     mlp_output: dict[int, Tensor] = field(default_factory=dict)
     expert_output: dict[int, list[Tensor]] = field(default_factory=dict)
     bank_output: dict[int, list[Tensor]] = field(default_factory=dict)
@@ -75,20 +89,25 @@ def write_heads(
     weights: LayerWeights,
     context_read: Float[Tensor, "batch pos head d_head"],
     memory_read: Float[Tensor, "batch pos head block d_head"] | None,
-) -> tuple[Float[Tensor, "batch pos head d_model"], Float[Tensor, "batch pos head block d_model"] | None]:
-    """What each head adds to the stream from the context and from each memory block.
+    learned_read: Float[Tensor, "batch pos head level d_head"] | None = None,
+) -> tuple[Float[Tensor, "batch pos head d_model"], Tensor | None, Tensor | None]:
+    """What each head adds to the stream from the context and from each memory block [batch pos head block d_model],
+    and what each block of learned key-values adds through all heads [batch pos level d_model].
 
     A norm after attention (Gemma 2) is linear at its scale, so its outputs still add up over heads and blocks.
     """
     heads = torch.einsum("bphd,hdm->bphm", context_read, weights.output)
     blocks = None if memory_read is None else torch.einsum("bphnd,hdm->bphnm", memory_read, weights.output)
+    learned = None if learned_read is None else torch.einsum("bphnd,hdm->bpnm", learned_read, weights.output)
     norm = weights.post_attention_norm
     if norm is not None:
         total = heads.sum(dim=2) if blocks is None else heads.sum(dim=2) + blocks.sum(dim=(2, 3))
+        total = total if learned is None else total + learned.sum(dim=2)
         _, scale = norm.measure(total)
         heads = norm.apply_frozen(heads, scale[:, :, None])
         blocks = None if blocks is None else norm.apply_frozen(blocks, scale[:, :, None, None])
-    return heads, blocks
+        learned = None if learned is None else norm.apply_frozen(learned, scale[:, :, None])
+    return heads, blocks, learned
 
 
 def list_mlp_outputs(record: Record, layer: int) -> list[Float[Tensor, "batch pos d_model"]]:
@@ -132,6 +151,9 @@ class Pass:
         self._angles: dict[tuple[int, str], Tensor] = {}
         self._context_total: Tensor | None = None
         self._routing: Tensor | None = None
+        self._normed_stream: Tensor | None = None
+        self._heads: Tensor | None = None
+        self._units_now: Tensor | None = None
 
     def run(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos_or_step d_vocab"]:
         """Logits, at every position or at `ends`; the record is filled on the way."""
@@ -159,21 +181,39 @@ class Pass:
             points["attn.hook_attn_scores"] = self._scores
         if self.attention:
             points["attn.hook_pattern"] = self._pattern
+        if self.adapts(layer):
+            # Before the others: what they see is the changed projection.
+            points = {"attn.hook_in": self._attention_input} | points | {"attn.o.hook_out": self._attention_output}
         return [(name_hook(layer, point), partial(function, layer=layer)) for point, function in points.items()]
 
     def list_mlp_hooks(self, layer: int) -> list[Hook]:
         """Hooks of a layer's MLP and its bank blocks."""
-        points = {
+        points: dict[str, Callable[..., Tensor | None]] = {
             "ln2.hook_in": self._mlp_stream,
             "mlp.hook_in": self._mlp_input,
             "mlp.gate.hook_expert_weights": self._route,
             "mlp.hook_out": self._mlp_output,
         }
+        if self.adapts(layer):
+            points |= self._list_changes()
         if self.model.weights[layer].experts is None:
             del points["mlp.gate.hook_expert_weights"]
         if self.model.weights[layer].mlp_norm is self.model.weights[layer].attention_norm:
             del points["ln2.hook_in"]
         return [(name_hook(layer, point), partial(function, layer=layer)) for point, function in points.items()]
+
+    def _list_changes(self) -> dict[str, Callable[..., Tensor | None]]:
+        """Hooks at the projections of an MLP that LoRA blocks change."""
+        bank = self.attachment.bank
+        assert bank is not None
+        points: dict[str, Callable[..., Tensor | None]] = {
+            point: partial(self._change_input, target=target)
+            for point, target in (("mlp.gate.hook_out", "gate"), ("mlp.in.hook_out", "up"))
+            if f"{target}.in" in bank.weights
+        }
+        if "down.in" in bank.weights:
+            points |= {"mlp.out.hook_in": self._see_units, "mlp.out.hook_out": self._change_output}
+        return points
 
     def list_end_hooks(self) -> list[Hook]:
         """Hooks after the last layer."""
@@ -188,6 +228,12 @@ class Pass:
         if not blocks:
             return query, None
         return query, query.unsqueeze(3).expand(*query.shape[:3], blocks, query.shape[3])
+
+    def read_learned_queries(
+        self, layer: int, query: Float[Tensor, "batch pos head d_head"]
+    ) -> Float[Tensor, "batch pos head level d_head"]:
+        """Queries for each block of learned key-values."""
+        return query.unsqueeze(3).expand(*query.shape[:3], self._count_learned(layer), query.shape[3])
 
     def read_keys(self, layer: int, key: Tensor) -> Tensor:
         """Keys of the context, before rotary."""
@@ -222,8 +268,19 @@ class Pass:
         return 0 if explicit is None or layer not in explicit.layers else len(explicit)
 
     def _count_levels(self, layer: int) -> int:
+        """Writers among the blocks at a layer's MLP."""
         bank = self.attachment.bank
-        return 0 if bank is None or layer not in bank.layers else len(bank)
+        return 0 if bank is None or layer not in bank.layers or bank.kind != "ffn" else len(bank)
+
+    def _count_learned(self, layer: int) -> int:
+        """Writers among the blocks at a layer's attention."""
+        bank = self.attachment.bank
+        return 0 if bank is None or layer not in bank.layers or bank.kind != "key-value" else len(bank)
+
+    def adapts(self, layer: int) -> bool:
+        """Whether LoRA blocks change projections of a layer."""
+        bank = self.attachment.bank
+        return bank is not None and bank.kind == "lora" and layer in bank.layers
 
     def _embed(self, stream: Tensor, hook: Any) -> Tensor:
         stream = (stream if self.embedding is None else self.embedding).detach()
@@ -238,18 +295,21 @@ class Pass:
         self.record.mlp_stream[layer] = stream
 
     def _query(self, query: Tensor, hook: Any, layer: int) -> Tensor:
-        query, memory = self.read_queries(layer, query)
-        self.record.query[layer] = query
+        query = self._change(layer, "query", query)
+        own, memory = self.read_queries(layer, query)
+        self.record.query[layer] = own
         if memory is not None:
             self.record.memory_query[layer] = memory
-        return query
+        if self._count_learned(layer):
+            self.record.learned_query[layer] = self.read_learned_queries(layer, own)
+        return own
 
     def _key(self, key: Tensor, hook: Any, layer: int) -> Tensor:
-        self.record.key[layer] = self.read_keys(layer, key)
+        self.record.key[layer] = self.read_keys(layer, self._change(layer, "key", key))
         return self.record.key[layer]
 
     def _value(self, value: Tensor, hook: Any, layer: int) -> Tensor:
-        self.record.value[layer] = self.read_values(layer, value)
+        self.record.value[layer] = self.read_values(layer, self._change(layer, "value", value))
         return self.record.value[layer]
 
     def _cos(self, angles: Tensor, hook: Any, layer: int) -> None:
@@ -270,8 +330,68 @@ class Pass:
             z = self._merge(z, layer, index)
         else:
             self.record.context_read[layer] = z
+        if self._count_learned(layer):
+            self.record.learned_read[layer] = self._read_learned(layer)
+            z = z + self.record.learned_read[layer].sum(dim=3)
+        self._heads = z
         self.end_attention(layer)
         return z
+
+    def _read_learned(self, layer: int) -> Float[Tensor, "batch pos head level d_head"]:
+        bank, queries = self.attachment.bank, self.address(layer, self.record.learned_query[layer])
+        assert bank is not None
+        reads = []
+        for level, query in enumerate(queries.unbind(3)):
+            key, value = (bank.pick(name, level, layer).to(query.dtype) for name in ("key", "value"))
+            reads.append(read_learned(query, key, value))
+        return torch.stack(reads, dim=3)
+
+    def address(
+        self, layer: int, query: Float[Tensor, "batch pos head level d_head"]
+    ) -> Float[Tensor, "batch pos head level d_head"]:
+        """Queries as learned key-values are read with: behind the model's norm on queries, not turned."""
+        norm = self.model.weights[layer].query_norm
+        return query if norm is None else norm.apply(query)
+
+    def _attention_input(self, x: Tensor, hook: Any, layer: int) -> None:
+        self._normed_stream = x
+
+    def _change(self, layer: int, target: str, output: Tensor) -> Tensor:
+        """Output of an attention projection [batch pos head d_head] with what LoRA blocks add to it."""
+        if not self.adapts(layer):
+            return output
+        assert self._normed_stream is not None
+        added = self._sum_changes(layer, target, self._normed_stream)
+        return output if added is None else output + added.view_as(output)
+
+    def _attention_output(self, output: Tensor, hook: Any, layer: int) -> Tensor:
+        assert self._heads is not None
+        added = self._sum_changes(layer, "output", self._heads.flatten(2))
+        return output if added is None else output + added
+
+    def _change_input(self, output: Tensor, hook: Any, layer: int, target: str) -> Tensor:
+        added = self._sum_changes(layer, target, self.record.mlp_input[layer])
+        return output if added is None else output + added
+
+    def _see_units(self, units: Tensor, hook: Any, layer: int) -> None:
+        self._units_now = units
+
+    def _change_output(self, output: Tensor, hook: Any, layer: int) -> Tensor:
+        assert self._units_now is not None
+        added = self._sum_changes(layer, "down", self._units_now)
+        return output if added is None else output + added
+
+    def _sum_changes(self, layer: int, target: str, x: Float[Tensor, "batch pos _"]) -> Tensor | None:
+        """What the LoRA blocks of all levels add to a projection's output; None where they do not change it."""
+        bank = self.attachment.bank
+        assert bank is not None
+        if f"{target}.in" not in bank.weights:
+            return None
+        added = []
+        for level in range(len(bank)):
+            into, out = (bank.pick(f"{target}.{end}", level, layer).to(x.dtype) for end in ("in", "out"))
+            added.append(change_projection(x, into, out, bank.factor))
+        return torch.stack(added).sum(dim=0)
 
     def _merge(self, z: Float[Tensor, "batch pos head d_head"], layer: int, index: int) -> Tensor:
         explicit, form = self.attachment.explicit, self.model.attention

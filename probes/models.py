@@ -83,7 +83,8 @@ class Model:
 
     `sha256` is the hash of the weight files (or of the tensors, for a hub model). `parallel` models feed attention
     and MLP of a layer from the same stream. `attention` is None where the scores are not plain rotary attention
-    (learned positions, ALiBi): no explicit memory can be attached faithfully there.
+    (learned positions, ALiBi): no explicit memory can be attached faithfully there. `base` is the model as it was
+    loaded, where `weights` are those that attached LoRA blocks give it (`probes/adapters.py`).
     """
 
     name: str
@@ -103,6 +104,7 @@ class Model:
     final_norm: Norm = field(repr=False)
     attention: AttentionForm | None = field(default=None, repr=False)
     lock: Any = field(default_factory=threading.RLock, repr=False)
+    base: Model | None = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:

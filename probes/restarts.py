@@ -71,7 +71,7 @@ class RestartedPass(Pass):
         for layer in range(self.start.layer, self.model.layers):
             if self._hears_attention(layer):
                 hooks += self.list_attention_hooks(layer)
-            if layer in self.listened or self._count_levels(layer):
+            if layer in self.listened or self._count_levels(layer) or self.adapts(layer):
                 hooks += self.list_mlp_hooks(layer)
         return [*hooks, *self.list_end_hooks()]
 
@@ -89,7 +89,8 @@ class RestartedPass(Pass):
     def _hears_attention(self, layer: int) -> bool:
         if self.start.at_mlp and layer == self.start.layer:
             return False
-        return layer in self.listened or self._memory_layer(layer) is not None
+        remembers = self._memory_layer(layer) is not None or self._count_learned(layer) > 0 or self.adapts(layer)
+        return layer in self.listened or remembers
 
     def _replace(self, stream: Tensor, hook: Any) -> Tensor:
         return self.stream

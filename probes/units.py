@@ -1,7 +1,9 @@
-"""Arithmetic of a parametric memory block: extra gated units beside a model's own FFN.
+"""Arithmetic of parametric memory blocks: extra gated units, low-rank changes of a projection, learned key-values.
 
-Source: Pouransari et al. 2025, appendix I: `y = W3(silu(W1 x) * W2 x) + M3(silu(M1 x) * M2 x)`; widening the FFN by
-concatenation and adding the block's output are the same function.
+Pure tensor functions, differentiable, shared by tracing (hooks on a model) and by training. Source: Pouransari et al.
+2025, appendix I. Units: `y = W3(silu(W1 x) * W2 x) + M3(silu(M1 x) * M2 x)`; widening the FFN by concatenation and
+adding the block's output are the same function. LoRA: `W x + factor * B A x`. Learned key-values: every head's query
+reads them in a softmax of its own, and what it reads is added to what it reads of the context.
 """
 
 from __future__ import annotations
@@ -25,3 +27,28 @@ def write_units(
 ) -> Float[Tensor, "batch pos d_model"]:
     """What the block adds to the residual stream; `down` holds one output vector a unit, zero at initialisation."""
     return activations @ down
+
+
+def change_projection(
+    x: Float[Tensor, "batch pos width_in"],
+    into: Float[Tensor, "_ rank width_in"],
+    out: Float[Tensor, "_ rank width_out"],
+    factor: float,
+) -> Float[Tensor, "batch pos width_out"]:
+    """What LoRA adds to a projection's output, one block a row of the batch (or one for all); 0 while `out` is."""
+    return factor * ((x @ into.transpose(-1, -2)) @ out)
+
+
+def read_learned(
+    query: Float[Tensor, "batch pos head d_head"],
+    key: Float[Tensor, "_ head rank d_head"],
+    value: Float[Tensor, "_ head rank d_head"],
+) -> Float[Tensor, "batch pos head d_head"]:
+    """What every head reads of learned key-values: a softmax over them alone, no mask, no positions.
+
+    `query` is before rotary, behind a norm on queries where the model has one. That scores are divided by the square
+    root of `d_head` is inferred; 0 while `value` is.
+    """
+    scores = query.transpose(1, 2) @ key.transpose(-1, -2) * key.shape[-1] ** -0.5
+    read: Tensor = scores.softmax(dim=-1) @ value
+    return read.transpose(1, 2)

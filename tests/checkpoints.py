@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from probes.attachments import BankBlocks, ExplicitBlocks
+from probes.blocks import Design, measure_widths
 from probes.models import Model, load_model
 
 SHAPES = (
@@ -136,3 +137,21 @@ def make_bank(
         return tuple(torch.randn(1, len(layers), count, model.d_model, generator=generator) * 0.3 for count in units)
 
     return BankBlocks((1, 5), layers, {name: draw() for name in ("gate", "up", "down")})
+
+
+def make_blocks(
+    model: Model,
+    kind: str,
+    targets: tuple[str, ...] = (),
+    layers: tuple[int, ...] = (1, 2),
+    ranks: tuple[int, ...] = (3, 2),
+    seed: int = 2,
+) -> BankBlocks:
+    """Random blocks of any kind, two levels; nothing that they write with is zero."""
+    generator = torch.Generator().manual_seed(seed)
+    design = Design(kind, measure_widths(model), layers, ranks, branching=2, targets=targets)
+    levels = [design.shape_tensors(level) for level in range(1, len(ranks) + 1)]
+    weights = {
+        name: tuple(torch.randn(1, *level[name], generator=generator) * 0.3 for level in levels) for name in levels[0]
+    }
+    return BankBlocks((1, 3), layers, weights, kind, 2.0)

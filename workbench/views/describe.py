@@ -28,6 +28,8 @@ def name_component(component: Component) -> str:
             return f"MLP {layer}" if component.block < 0 else f"Expert {component.block} {layer}"
         case Kind.BANK:
             return f"Memory-bank block of level {component.block} at layer {component.layer}"
+        case Kind.LEARNED:
+            return f"Learned key-values of bank level {component.block} at layer {component.layer}"
         case Kind.LOGITS:
             return "Output logits"
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DIVERGING = [[0.0, NEGATIVE], [0.25, "#e8a995"], [0.5, "#ffffff"], [0.75, "#93b8dc"], [1.0, POSITIVE]]
 SEQUENTIAL = [[0.0, "#ffffff"], [0.25, "#d5e3f0"], [0.6, "#7ba7d1"], [1.0, "#174a80"]]
-EXTRA = {Kind.EXPLICIT: "explicit", Kind.MLP: "MLP", Kind.BANK: "bank"}
+EXTRA = {Kind.EXPLICIT: "explicit", Kind.LEARNED: "learned", Kind.MLP: "MLP", Kind.BANK: "bank"}
 
 
 def style_figure(figure: go.Figure, height: int) -> go.Figure:

@@ -39,7 +39,11 @@ LONGEST_LABEL = 22
 SLANT_FROM = 1500.0
 
 _ORDER = {kind: place for place, kind in enumerate(Kind)}
-_ROW_OF = {Kind.KEY_VALUE: "kv", Kind.HEAD: "attention", Kind.EXPLICIT: "attention", Kind.MLP: "mlp", Kind.BANK: "mlp"}
+_ROW_OF = dict.fromkeys((Kind.HEAD, Kind.EXPLICIT, Kind.LEARNED), "attention") | {
+    Kind.KEY_VALUE: "kv",
+    Kind.MLP: "mlp",
+    Kind.BANK: "mlp",
+}
 
 Row = tuple[str, int]
 
@@ -76,7 +80,7 @@ def label_node(node: Node, tokens: Sequence[str], view: View) -> str:
             return shorten(show_line(view.output), 30)
         case Kind.MLP:
             return "m" if component.block < 0 else f"e{component.block}"
-        case Kind.BANK:
+        case Kind.BANK | Kind.LEARNED:
             return f"l{component.block}"
         case Kind.KEY_VALUE:
             return f"k{component.head}"
@@ -216,7 +220,7 @@ def lay_out(circuit: Circuit, tokens: Sequence[str], view: View) -> Drawing:
     """The drawing of a circuit's strongest edges; `tokens` label the columns."""
     shown = circuit if view.edges is None else circuit.prune(view.edges)
     cells = fill_cells(shown)
-    remembers = any(node.component.kind in (Kind.EXPLICIT, Kind.BANK) for node in shown.nodes)
+    remembers = any(node.component.kind in (Kind.EXPLICIT, Kind.BANK, Kind.LEARNED) for node in shown.nodes)
     left = MARGIN + LAYER_LABEL + (MEMORY_LANE if remembers else 0.0)
     slanted = place_columns(shown, cells, tokens, left, view, False)[-1].x > SLANT_FROM if tokens else False
     columns = place_columns(shown, cells, tokens, left, view, slanted)

@@ -131,9 +131,9 @@ def connect_memories(
     """Memories in their lane (left edge and width), their connectors and names; `span` is from top to bottom."""
     readers: dict[tuple[Kind, int], list[Node]] = defaultdict(list)
     for node in circuit.nodes:
-        if node.component.kind in (Kind.EXPLICIT, Kind.BANK) and node.id in glyphs:
+        if node.component.kind in (Kind.EXPLICIT, Kind.BANK, Kind.LEARNED) and node.id in glyphs:
             readers[node.component.kind, node.component.block].append(node)
-    keys = sorted(readers, key=lambda key: (key[0] is Kind.BANK, key[1]))
+    keys = sorted(readers, key=lambda key: (key[0] is not Kind.EXPLICIT, key[1]))
     wanted = [sum(glyphs[node.id].y for node in readers[key]) / len(readers[key]) for key in keys]
     heights = spread(wanted, span[0] + 20, span[1] - 20, 40.0)
     sources, lines, texts = [], [], []

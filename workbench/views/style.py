@@ -32,6 +32,7 @@ STYLES: dict[Kind, Style] = {
     Kind.HEAD: Style("circle", "#486581", "#ffffff", 25, 25, "attention head"),
     Kind.KEY_VALUE: Style("circle", "#cbd2d9", INK, 19, 19, "key-value head (source of attention)"),
     Kind.EXPLICIT: Style("diamond", "#0f8a6a", "#ffffff", 30, 30, "head reading explicit memory"),
+    Kind.LEARNED: Style("hexagon", "#9a6bc0", "#ffffff", 30, 26, "memory-bank block of learned key-values"),
     Kind.MLP: Style("square", "#e9b949", INK, 24, 24, "MLP"),
     Kind.BANK: Style("hexagon", "#7a4fa3", "#ffffff", 30, 26, "memory-bank block"),
     Kind.LOGITS: Style("box", "#1f2933", "#ffffff", 40, 22, "output logits"),
