@@ -46,7 +46,7 @@ def embed_words(texts: Sequence[str], *_: Any) -> np.ndarray:
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Sixteen short documents, two about each person."""
-    monkeypatch.setattr(reading_material, "embed_texts", embed_words)
+    monkeypatch.setattr(reading_material, "encode_texts", embed_words)
     path = tmp_path / "corpus.jsonl"
     texts = [f"{name} lives in Oslo and eats plums." for name in NAMES] + [
         f"The capital that {name} likes is Paris. {name} eats plums in Rome." for name in NAMES

@@ -21,7 +21,7 @@ from workbench.commands.measuring import QUALITY
 from workbench.commands.memory import MEMORY
 from workbench.commands.papers import COSTS, PAPER
 from workbench.commands.traces import TRACE
-from workbench.commands.training import READER
+from workbench.commands.training import BANK, READER
 from workbench.commands.validating import VALIDATE
 from workbench.commands.verifying import CHECK, REPLAY
 
@@ -45,9 +45,11 @@ COMMANDS: tuple[Command, ...] = (
     COSTS,
     *MEMORY,
     READER,
+    *BANK,
 )
 FAMILIES = {
     "demo": "Train the demo model again, or measure it.",
+    "bank": "Train a bank of parametric memory blocks on your own documents.",
     "memory": "Write a bank of explicit memories from your own documents, and look after it.",
 }
 

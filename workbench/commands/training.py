@@ -1,11 +1,13 @@
-"""`memory train`: a model of one's own learns to read explicit memories."""
+"""`memory train`, `bank train`, `bank merge`: memories of both kinds trained for a model of one's own."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
+from probes.errors import UserError
 from workbench.commands.command import Answer, Command
 from workbench.commands.memory import parse_layers
 from workbench.commands.terminal import format_pairs, show_progress
@@ -129,4 +131,164 @@ READER = Command(
     "memory-circuits memory train --model my-model --corpus articles/ --steps 2000 --out my-reader",
     declare_reader,
     train_memory_reader,
+)
+
+
+def declare_bank(parser: argparse.ArgumentParser) -> None:
+    """Options of blocks, clusters and steps."""
+    declare_training(parser, "BANK")
+    parser.add_argument(
+        "--units",
+        metavar="LIST",
+        default="64,32",
+        help="rank of a block at each level: units (ffn), or rank (lora), or keys (key-value) (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--branching", metavar="N", type=int, default=16, help="children of a cluster (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--kind",
+        choices=("ffn", "lora-qk", "lora-vo", "lora-ffn", "key-value"),
+        default="ffn",
+        help="kind of block (default: %(default)s)",
+    )
+    parser.add_argument("--layers", metavar="LIST", help="layers with blocks such as 0-3,6; left out, all")
+    parser.add_argument(
+        "--anchor",
+        choices=("frozen", "co-trained", "scratch"),
+        default="frozen",
+        help="whether the model stays, is trained along, or begins from random weights (default: %(default)s)",
+    )
+    parser.add_argument("--out-model", metavar="FOLDER", help="folder to make for a model that is not frozen")
+    parser.add_argument(
+        "--subtree",
+        metavar="N|generic",
+        help="train the blocks below one cluster of level 1 alone, or the generic ones; `bank merge` joins them",
+    )
+    parser.add_argument(
+        "--router", metavar="BANK", help="use the clusters of a bank that is there; left out, the corpus is clustered"
+    )
+    parser.add_argument(
+        "--plain-router",
+        action="store_true",
+        help="route by plain sentence vectors, as the paper; else they are whitened within documents",
+    )
+    parser.add_argument("--steps", metavar="N", type=int, default=1000, help="steps to train (default: %(default)s)")
+    parser.add_argument("--rows", metavar="N", type=int, default=16, help="packed rows a step (default: %(default)s)")
+    parser.add_argument("--length", metavar="N", type=int, default=512, help="tokens a row (default: %(default)s)")
+    parser.add_argument(
+        "--rate", metavar="X", type=float, default=1e-3, help="peak rate of the blocks (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--weight-decay", metavar="X", type=float, default=1e-3, help="of fetched blocks (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--anchor-rate", metavar="X", type=float, default=1e-4, help="peak rate of the model (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("bfloat16", "float16", "float32"),
+        default="bfloat16",
+        help="of the blocks as they are kept (default: %(default)s)",
+    )
+
+
+def parse_units(text: str) -> tuple[int, ...]:
+    """Ranks of a list such as `64,32`. Raises UserError for anything else."""
+    pieces = [piece.strip() for piece in text.split(",")]
+    if not all(piece.isdecimal() and len(piece) < 8 for piece in pieces):
+        raise UserError(f"--units is {text[:60]!r}: give a rank for each level such as 64,32")
+    return tuple(map(int, pieces))
+
+
+def parse_subtree(text: str | None) -> int | str | None:
+    """Subtree of the option. Raises UserError for what is neither a number nor `generic`."""
+    if text is None or text == "generic":
+        return text
+    if not text.isdecimal() or len(text) > 8:
+        raise UserError(f"--subtree is {text[:60]!r}: give a cluster of level 1, or generic")
+    return int(text)
+
+
+def train_block_bank(options: argparse.Namespace) -> Answer:
+    """Train a bank."""
+    from workbench.training.bank import LORA, BankPlan, train_bank
+
+    kind, _, part = options.kind.partition("-") if options.kind.startswith("lora") else (options.kind, "", "")
+    plan = BankPlan(
+        **{name: getattr(options, name) for name in ("branching", "steps", "rows", "length", "rate", "anchor")},
+        **{name: getattr(options, name) for name in ("anchor_rate", "precision", "seed", "bf16")},
+        units=parse_units(options.units),
+        kind=kind,
+        targets=LORA.get(part, ()),
+        layers=parse_layers(options.layers) if options.layers else (),
+        decay=options.weight_decay,
+        subtree=parse_subtree(options.subtree),
+        whiten=not options.plain_router,
+    )
+    with show_progress() as tick:
+        record = train_bank(
+            name_model(options.model),
+            options.corpus,
+            Path(options.out),
+            plan,
+            options.device,
+            options.checkpoint_minutes,
+            not options.no_resume,
+            tick,
+            Path(options.out_model) if options.out_model else None,
+            Path(options.router) if options.router else None,
+        )
+    if int(os.environ.get("RANK", "0")):
+        # Of several processes one speaks.
+        return Answer(None, "")
+    model = options.out_model or options.model
+    held = " + ".join(map(str, record["clusters_with_documents"]))
+    pairs: list[tuple[str, Any]] = [
+        ("bank", options.out),
+        ("model", model),
+        ("clusters with documents", f"{held} of {' + '.join(map(str, record['clusters']))}"),
+        ("sentences that reach their cluster", record["sentences_that_reach_their_cluster"]),
+        ("numbers fetched", record["numbers_fetched"]),
+        ("numbers kept", record["numbers_kept"]),
+        *((f"loss, {mode} blocks", f"{loss:.4f} nats a token") for mode, loss in record["loss"].items()),
+        ("next", f'memory-circuits ask --model {model} --bank {options.out} --prompt "..."'),
+    ]
+    return Answer({"folder": options.out, **record}, format_pairs(pairs))
+
+
+def declare_merge(parser: argparse.ArgumentParser) -> None:
+    """Banks and the folder to make."""
+    parser.add_argument("banks", metavar="BANK", nargs="+", help="banks of the same router, each with its subtrees")
+    parser.add_argument("--out", metavar="BANK", required=True, help="folder to make")
+
+
+def merge_trained(options: argparse.Namespace) -> Answer:
+    """Join banks of subtrees."""
+    from workbench.training.merging import merge_banks
+
+    with show_progress() as tick:
+        head, lacking = merge_banks([Path(name) for name in options.banks], Path(options.out), tick)
+    pairs: list[tuple[str, Any]] = [("bank", options.out), ("shards", len(head.shards))]
+    if lacking:
+        pairs.append(("lacks", ", ".join(lacking)))
+    document = {"bank": options.out, "shards": sorted(head.shards), "lacking": lacking}
+    return Answer(document, format_pairs(pairs))
+
+
+BANK = (
+    Command(
+        "bank train",
+        "Train a bank of memory blocks on your own documents, for any Llama-style checkpoint.",
+        "memory-circuits bank train --model my-model --corpus articles/ --units 64,32 --branching 16 --out my-bank",
+        declare_bank,
+        train_block_bank,
+    ),
+    Command(
+        "bank merge",
+        "Join banks whose subtrees were trained apart into one.",
+        "memory-circuits bank merge bank-generic bank-0 bank-1 --out my-bank",
+        declare_merge,
+        merge_trained,
+    ),
 )

@@ -25,10 +25,11 @@ from probes.progress import Tick
 from workbench.memory.chunks import cut_chunks
 from workbench.memory.documents import read_documents
 from workbench.memory.overlap import measure_overlap
-from workbench.memory.search import DEFAULT_ENCODER, TEXTS, Encoder, Vectors, build_index, load_faiss
+from workbench.memory.search import DEFAULT_ENCODER, TEXTS, Encoder, build_index, load_faiss
 from workbench.storage import fresh_folder
 from workbench.training.corpus import Files, find_head, read_tokens
 from workbench.training.live import CHUNK
+from workbench.training.routing import encode_texts
 
 # Nearest references that are looked at for one that the sequence does not hold already.
 CANDIDATES = 16
@@ -124,21 +125,12 @@ def list_references(
     return rows, texts
 
 
-def embed_texts(texts: Sequence[str], encoder: Encoder, label: str, tick: Tick) -> Vectors:
-    """Sentence vectors of texts, `[text, width]`."""
-    pieces = []
-    for start in range(0, len(texts), TEXTS):
-        tick(label, start, len(texts))
-        pieces.append(encoder.encode(texts[start : start + TEXTS]))
-    return np.concatenate(pieces)
-
-
 def search_references(
     references: Sequence[str], chunks: Sequence[str], encoder: Encoder, tick: Tick
 ) -> Iterator[list[int]]:
     """The references nearest to each chunk, best first."""
-    index = build_index(embed_texts(references, encoder, "embedding references", tick))
-    queries = embed_texts(chunks, encoder, "embedding chunks", tick)
+    index = build_index(encode_texts(references, encoder, "embedding references", tick))
+    queries = encode_texts(chunks, encoder, "embedding chunks", tick)
     for start in range(0, len(queries), TEXTS):
         yield from index.search(queries[start : start + TEXTS], min(CANDIDATES, len(references)))[1].tolist()
 

@@ -34,10 +34,10 @@ def choose_rate(step: int, steps: int, rate: float) -> float:
 
 
 @contextmanager
-def hold_interrupts() -> Iterator[list[int]]:
-    """A list that a Ctrl-C is put into instead of raising at once; only in the main thread."""
+def hold_interrupts(hold: bool) -> Iterator[list[int]]:
+    """A list that a Ctrl-C is put into instead of raising at once; only where it may be held, in the main thread."""
     asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    if not hold or threading.current_thread() is not threading.main_thread():
         yield asked
         return
 
@@ -55,7 +55,10 @@ def hold_interrupts() -> Iterator[list[int]]:
 
 @dataclass(slots=True)
 class Steps:
-    """A training's steps: `take(step)` does one and returns its loss in nats, `save(step, log)` keeps a checkpoint."""
+    """A training's steps: `take(step)` does one and returns its loss in nats, `save(step, log)` keeps a checkpoint.
+
+    `hold` lets Ctrl-C wait for the end of a step; parallel processes cannot, for they would not stop at the same one.
+    """
 
     total: int
     take: Callable[[int], float]
@@ -63,6 +66,7 @@ class Steps:
     minutes: float
     label: str = "training"
     log: list[float] = field(default_factory=list)
+    hold: bool = True
 
     def run(self, start: int, tick: Tick) -> None:
         """Do the steps from `start` on. Ctrl-C ends after the step under way, with a checkpoint.
@@ -70,7 +74,7 @@ class Steps:
         Raises UserError for a loss that is no number, when memory runs out, and KeyboardInterrupt when stopped.
         """
         began = saved = time.monotonic()
-        with hold_interrupts() as asked:
+        with hold_interrupts(self.hold) as asked:
             for step in range(start, self.total):
                 self.log.append(self.measure(step))
                 now = time.monotonic()
