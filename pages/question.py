@@ -9,7 +9,7 @@ import streamlit as st
 from probes.errors import UserError
 from probes.facts import Fact, find_fact
 from workbench import library
-from workbench.settings import Question, Settings
+from workbench.settings import READINGS, Question, Settings
 from workbench.views.tables import search_facts, tabulate_facts
 from workbench.views.text import plain, shorten
 
@@ -20,7 +20,7 @@ ANY = "any"
 def choose_settings() -> Settings:
     """Model and memories, in one place."""
     with st.expander("Model and memories", icon=":material/tune:"):
-        first, second, third, fourth = st.columns(4)
+        first, second, reading, third, fourth = st.columns(5)
         model = first.text_input(
             "Model",
             "shipped",
@@ -35,6 +35,14 @@ def choose_settings() -> Settings:
             persist_state="session",
             accept_new_options=True,
             help="Parametric memory blocks. auto: what comes with the model; none; or the folder of a bank.",
+        )
+        read = reading.selectbox(
+            "Blocks read",
+            list(READINGS),
+            format_func=lambda name: READINGS[name].label,
+            key="reading",
+            persist_state="session",
+            help="\n".join(f"- {choice.label}: {choice.explanation}" for choice in READINGS.values()),
         )
         memory = third.selectbox(
             "Explicit memory",
@@ -54,7 +62,13 @@ def choose_settings() -> Settings:
             help="auto puts the fact's document before the prompt when tracing; or the path of a text file. The "
             "condition `text` below is asked in any case.",
         )
-    return Settings(model=model.strip() or "shipped", bank=bank or "auto", memory=memory or "auto", text=text or "none")
+    return Settings(
+        model=model.strip() or "shipped",
+        bank=bank or "auto",
+        reading=read or "fetched",
+        memory=memory or "auto",
+        text=text or "none",
+    )
 
 
 def choose_question() -> Question | None:

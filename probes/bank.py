@@ -67,6 +67,13 @@ class Bank:
         """Path of the generic block at every level."""
         return (GENERIC,) * len(self.clusters)
 
+    def list_subtrees(self) -> tuple[int, ...]:
+        """Clusters of level 1 whose blocks are there."""
+        whole = range(self.clusters[0])
+        if self.head.version == 1:
+            return tuple(whole)
+        return tuple(cluster for cluster in whole if name_subtree(cluster) in self.head.shards)
+
     def check_path(self, path: tuple[int, ...]) -> None:
         """Raise UserError unless `path` names one cluster a level, each inside the one before (or generic ones)."""
         if len(path) != len(self.clusters):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from probes.errors import UserError
 from probes.facts import Fact, find_fact
 from probes.prompts import PromptPair, encode_answer, find_named_fact, list_counterfactuals, pair_prompts
+from workbench.banks.reading import Route, choose_route
 from workbench.engine import Engine
 from workbench.pair_tables import list_questions
 from workbench.settings import Question, Settings
@@ -104,13 +105,10 @@ def read_text(choice: str, fact: Fact | None) -> str:
         raise UserError(f"{choice} is not UTF-8 text") from None
 
 
-def choose_path(engine: Engine, fact: Fact | None) -> tuple[int, ...]:
-    """Cluster path of a fact's prompt; the generic blocks where the prompt names no known subject."""
-    if engine.bank is None:
-        return ()
-    if fact is None or len(fact.cluster_path) != len(engine.bank.clusters):
-        return engine.bank.generic_path
-    return fact.cluster_path
+def choose_path(engine: Engine, settings: Settings, fact: Fact | None, prompt: str) -> Route:
+    """Cluster path of a prompt in the settings' reading mode, and how it was found."""
+    bank = engine.bank if settings.bank != "none" else None
+    return choose_route(bank, settings.reading, fact, prompt, engine.facts, settings.seed)
 
 
 def choose_memories(engine: Engine, fact: Fact | None, always: bool = False) -> tuple[str, ...]:
@@ -128,7 +126,7 @@ def build_side(engine: Engine, settings: Settings, fact: Fact | None, prompt: st
     always = always or settings.memory not in ("auto", "none")
     return Side(
         prompt=prompt,
-        path=choose_path(engine, fact) if settings.bank != "none" else (),
+        path=choose_path(engine, settings, fact, prompt).path,
         memories=choose_memories(engine, fact, always) if settings.memory != "none" else (),
         text=read_text(settings.text, fact),
     )

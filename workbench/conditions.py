@@ -36,7 +36,7 @@ def answer_conditions(engine: Engine, question: Question, settings: Settings, ti
     plain = Side(prompt)
     sides = {
         "parameters": (plain, "", ""),
-        "bank": offer_bank(engine, plain, fact),
+        "bank": offer_bank(engine, plain, fact, settings),
         "explicit memory": offer_memory(engine, plain, fact),
         "text": offer_text(plain, fact, settings),
     }
@@ -50,14 +50,15 @@ def answer_conditions(engine: Engine, question: Question, settings: Settings, ti
     return tuple(conditions)
 
 
-def offer_bank(engine: Engine, side: Side, fact: Fact | None) -> tuple[Side, str, str]:
+def offer_bank(engine: Engine, side: Side, fact: Fact | None, settings: Settings) -> tuple[Side, str, str]:
     """Side with the bank, its source, and why it is not available."""
     if engine.bank is None:
         return side, "", "no bank is attached to this model"
-    path = choose_path(engine, fact)
-    if path == engine.bank.generic_path:
-        return replace(side, path=path), "generic blocks: the prompt names no known subject", ""
-    return replace(side, path=path), f"clusters {' > '.join(str(cluster) for cluster in path)}", ""
+    try:
+        route = choose_path(engine, settings, fact, side.prompt)
+    except UserError as error:
+        return side, "", str(error)
+    return replace(side, path=route.path), route.note, "" if route.path else route.note
 
 
 def offer_memory(engine: Engine, side: Side, fact: Fact | None) -> tuple[Side, str, str]:

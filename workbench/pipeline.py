@@ -51,7 +51,7 @@ def trace(engine: Engine, question: Question, settings: Settings, tick: Tick = q
         "question": question.to_json(),
         "settings": settings.to_json(),
         "model": engine.model.describe(),
-        "memories": describe_memories(engine, cases),
+        "memories": describe_memories(engine, cases, settings.reading),
         "fact": cases[0].fact.to_json() if cases[0].fact is not None and len(cases) == 1 else None,
         "pairs": [case.to_json() for case in cases],
         "summed": problem.summed,

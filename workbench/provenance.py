@@ -50,7 +50,7 @@ def build_command(question: Question, settings: Settings) -> str:
     return shlex.join(words)
 
 
-def describe_memories(engine: Engine, cases: Sequence[Case]) -> dict[str, Any]:
+def describe_memories(engine: Engine, cases: Sequence[Case], reading: str = "fetched") -> dict[str, Any]:
     """JSON object of the memories attached to the clean run (and where the counterfactual's differ).
 
     Of several cases only what they share: which clusters and explicit memories each reads stands with its pair.
@@ -61,6 +61,7 @@ def describe_memories(engine: Engine, cases: Sequence[Case]) -> dict[str, Any]:
         bank = {
             "name": engine.bank.folder.name,
             "sha256": engine.bank.sha256,
+            "reading": reading,
             "path": [] if several else list(case.clean.path),
             "counterfactual_path": [] if several else list(case.counterfactual.path),
             "kind": engine.bank.design.kind,

@@ -74,8 +74,20 @@ METRICS: dict[str, Choice] = {
     ),
 }
 
+READINGS: dict[str, Choice] = {
+    "fetched": Choice("fetched", "Fetched", "The blocks of the prompt's own cluster, at every level."),
+    "generic": Choice("generic", "Generic", "The blocks of no cluster, as large as fetched ones."),
+    "wrong": Choice("wrong", "Wrong cluster", "The blocks of a cluster in another subtree, drawn with the seed."),
+    "blocked": Choice(
+        "blocked",
+        "Best subtree blocked",
+        "The best subtree of level 1 is taken away, and the router takes the next best.",
+    ),
+    "none": Choice("none", "None", "No blocks."),
+}
 
-__all__ = ["ABLATIONS", "METHODS", "METRICS", "Choice", "Method", "Question", "Settings"]
+
+__all__ = ["ABLATIONS", "METHODS", "METRICS", "READINGS", "Choice", "Method", "Question", "Settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +95,17 @@ class Settings:
     """Everything but the question that decides a run.
 
     `model` is `shipped`, a folder or a hub name; `bank`, `memory` and `text` are `auto` (what the fact comes with),
-    `none`, or a path. `memory` may also be `own`: the fact's explicit memory even if the fact was trained. `edges` is
-    the number asked for, `threshold` the smallest absolute score (in the metric's unit) that the selection `threshold`
-    keeps and the smallest change for which pruning (`acdc`) keeps an edge, `solver_seconds` the time that `optimal` may
-    take, `steps` the points of the path of an integrated gradient, `updates` the length of `edge-masks`' training.
+    `none`, or a path. `reading` says which blocks of the bank are read. `memory` may also be `own`: the fact's explicit
+    memory even if the fact was trained. `edges` is the number asked for, `threshold` the smallest absolute score (in
+    the metric's unit) that the selection `threshold` keeps and the smallest change for which pruning (`acdc`) keeps an
+    edge, `solver_seconds` the time that `optimal` may take, `steps` the points of the path of an integrated gradient,
+    `updates` the length of `edge-masks`' training.
     `device_map` spreads a large model over devices (then `device` is not used).
     """
 
     model: str = "shipped"
     bank: str = "auto"
+    reading: str = "fetched"
     memory: str = "auto"
     text: str = "none"
     method: str = "eap"
@@ -116,6 +130,7 @@ class Settings:
             ("ablation", ABLATIONS),
             ("metric", METRICS),
             ("selection", SELECTIONS),
+            ("reading", READINGS),
         ):
             if getattr(self, name) not in table:
                 raise UserError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(table)}")

@@ -7,7 +7,7 @@ import argparse
 from workbench import pipeline
 from workbench.answers import Condition
 from workbench.commands.command import Answer, Command
-from workbench.commands.questions import declare_model, declare_question, read_question, read_settings
+from workbench.commands.questions import declare_model, declare_question, declare_seed, read_question, read_settings
 from workbench.commands.terminal import clean_text, format_table, quote, show_progress
 
 ANSWERS_SHOWN = 5
@@ -17,6 +17,7 @@ def declare_ask(parser: argparse.ArgumentParser) -> None:
     """Question, model and memories."""
     declare_question(parser)
     declare_model(parser)
+    declare_seed(parser)
 
 
 def list_row(condition: Condition) -> tuple[object, ...]:

@@ -11,6 +11,7 @@ from typing import NoReturn
 from probes.errors import UserError
 from workbench.commands.application import APP
 from workbench.commands.asking import ASK
+from workbench.commands.banks import BANK
 from workbench.commands.command import PROGRAM, Command
 from workbench.commands.demo import EVALUATE, EXPERIMENTS, TRAIN
 from workbench.commands.exporting import EXPORT
@@ -21,7 +22,7 @@ from workbench.commands.measuring import QUALITY
 from workbench.commands.memory import MEMORY
 from workbench.commands.papers import COSTS, PAPER
 from workbench.commands.traces import TRACE
-from workbench.commands.training import BANK, READER
+from workbench.commands.training import BANK_TRAINING, READER
 from workbench.commands.validating import VALIDATE
 from workbench.commands.verifying import CHECK, REPLAY
 
@@ -46,10 +47,11 @@ COMMANDS: tuple[Command, ...] = (
     *MEMORY,
     READER,
     *BANK,
+    *BANK_TRAINING,
 )
 FAMILIES = {
     "demo": "Train the demo model again, or measure it.",
-    "bank": "Train a bank of parametric memory blocks on your own documents.",
+    "bank": "Cluster documents, train a bank of parametric memory blocks on them, and look into one.",
     "memory": "Write a bank of explicit memories from your own documents, and look after it.",
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 from circuits.selection import SELECTIONS
 from probes.errors import UserError
 from workbench.commands.command import list_choices
-from workbench.settings import ABLATIONS, METHODS, METRICS, Question, Settings
+from workbench.settings import ABLATIONS, METHODS, METRICS, READINGS, Question, Settings
 
 DEFAULTS = Settings()
 
@@ -54,6 +54,12 @@ def declare_model(parser: argparse.ArgumentParser) -> None:
         metavar="auto|none|FOLDER",
         default=DEFAULTS.bank,
         help="parametric memory blocks to attach (default: %(default)s)",
+    )
+    group.add_argument(
+        "--reading",
+        choices=tuple(READINGS),
+        default=DEFAULTS.reading,
+        help=f"which blocks of the bank are read; {list_choices(READINGS)} (default: %(default)s)",
     )
     group.add_argument(
         "--memory",
@@ -134,7 +140,12 @@ def declare_method(parser: argparse.ArgumentParser) -> None:
         default=DEFAULTS.updates,
         help="length of the training of edge-masks (default: %(default)s)",
     )
-    group.add_argument(
+    declare_seed(group)
+
+
+def declare_seed(parser: argparse._ActionsContainer) -> None:
+    """The seed."""
+    parser.add_argument(
         "--seed", metavar="N", type=int, default=DEFAULTS.seed, help="seed of everything random (default: %(default)s)"
     )
 

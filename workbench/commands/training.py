@@ -166,7 +166,9 @@ def declare_bank(parser: argparse.ArgumentParser) -> None:
         help="train the blocks below one cluster of level 1 alone, or the generic ones; `bank merge` joins them",
     )
     parser.add_argument(
-        "--router", metavar="BANK", help="use the clusters of a bank that is there; left out, the corpus is clustered"
+        "--router",
+        metavar="TREE|BANK",
+        help="use the clusters of `bank cluster` or of a bank; left out, the corpus is clustered",
     )
     parser.add_argument(
         "--plain-router",
@@ -276,7 +278,7 @@ def merge_trained(options: argparse.Namespace) -> Answer:
     return Answer(document, format_pairs(pairs))
 
 
-BANK = (
+BANK_TRAINING = (
     Command(
         "bank train",
         "Train a bank of memory blocks on your own documents, for any Llama-style checkpoint.",

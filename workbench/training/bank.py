@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from probes.attachments import BankBlocks
-from probes.bank_format import read_bank_head
+from probes.bank_format import ROUTER
 from probes.blocks import TARGETS, Design
+from probes.descriptions import hash_file
 from probes.errors import UserError
 from probes.progress import Tick, quiet
+from workbench.banks.routing import list_tensors
 from workbench.banks.writing import write_bank
-from workbench.demo.clusters import ENCODER
 from workbench.storage import fresh_folder, require_free, write_file
 from workbench.training.attached_blocks import BlockHooks, measure_network
 from workbench.training.bank_material import (
@@ -51,7 +52,7 @@ from workbench.training.corpus import Files, hash_corpus, open_corpus
 from workbench.training.networks import Network, list_trained, open_network, save_network
 from workbench.training.processes import Processes, join_processes
 from workbench.training.reader import cast
-from workbench.training.routing import Router, load_router
+from workbench.training.routing import Routing, read_routing
 from workbench.training.steps import Steps, choose_rate, order_rows, seed_step, set_rate, thin_log
 
 ANCHORS = ("frozen", "co-trained", "scratch")
@@ -213,8 +214,8 @@ def train_bank(
 ) -> dict[str, Any]:
     """Train a bank for a checkpoint folder and write it to `out`; returns the record of it.
 
-    A model that moves is written to `out_model`; `router` is a bank whose clusters are used again. Raises UserError
-    for a model, corpus, folder or setting that a person can put right.
+    A model that moves is written to `out_model`; `router` is a tree or bank whose clusters are used again. Raises
+    UserError for a model, corpus, folder or setting that a person can put right.
     """
     if (plan.anchor != "frozen") != (out_model is not None):
         raise UserError("--out-model is where a model that is trained along goes: give it with --anchor, or neither")
@@ -227,7 +228,7 @@ def train_bank(
         network = open_network(model, processes.device, plan.seed, scratch=plan.anchor == "scratch")
         plan.check(network)
         design = plan.build_design(network)
-        given = read_router(router) if router is not None else None
+        given = read_routing(router) if router is not None else None
         if plan.rows < processes.count:
             raise UserError(
                 f"{processes.count} processes share {plan.rows} rows: give --rows {processes.count} or more"
@@ -236,7 +237,7 @@ def train_bank(
         settings |= {"layers": list(design.layers), "units": list(plan.units), "targets": list(design.targets)}
         place = Workplace(out.with_name(out.name + ".part"))
         if processes.first:
-            mark = settings | {"router": "" if router is None else read_bank_head(router).router_sha256}
+            mark = settings | {"router": "" if router is None else hash_file(router / ROUTER)}
             place = stack.enter_context(open_workplace(out, mark, resume))
         material = share_material(place, files, characters, network, plan, given, processes, tick)
         trainer = make_trainer(network, plan, design, material, processes)
@@ -249,32 +250,26 @@ def train_bank(
     return record
 
 
-def read_router(folder: Path) -> Router:
-    """Router of a bank that is there. Raises UserError when it has none."""
-    head = read_bank_head(folder)
-    return load_router(folder, head.router_sha256, head.design.branching)
-
-
 def share_material(
     place: Workplace,
     files: Files,
     characters: int,
     network: Network,
     plan: BankPlan,
-    router: Router | None,
+    routing: Routing | None,
     processes: Processes,
     tick: Tick,
 ) -> BankMaterial:
     """Material of the corpus, made once by the first process and read by all."""
-    folder, about = place.folder / "material", {"encoder": ENCODER}
-    if processes.first and load_bank_material(folder, about, plan.branching) is None:
+    folder, depth = place.folder / "material", len(plan.units)
+    if processes.first and load_bank_material(folder, plan.branching, depth) is None:
         material = build_bank_material(
-            files, characters, network.tokenizer, plan.length, plan.branching, len(plan.units), plan.seed,
-            plan.whiten, router, tick,
+            files, characters, network.tokenizer, plan.length, plan.branching, depth, plan.seed,
+            plan.whiten, routing, tick,
         )  # fmt: skip
         save_bank_material(material, folder)
     processes.wait()
-    material_read = load_bank_material(folder, about, plan.branching)
+    material_read = load_bank_material(folder, plan.branching, depth)
     if material_read is None:
         raise UserError(f"{folder} is not there: the processes must share a disk")
     return material_read
@@ -381,8 +376,9 @@ def finish(
             sha256 = save_network(trainer.network, fresh)
     design = trainer.tables.design
     shards = trainer.tables.cut_shards(PRECISIONS[plan.precision], name_shards(design, plan.subtree))
+    router = {name: torch.from_numpy(part) for name, part in list_tensors(material.routing.router).items()}
     try:
-        write_bank(out, design, sha256, shards, material.router.describe(), material.router.list_tensors())
+        write_bank(out, design, sha256, shards, material.routing.describe(), router)
     except SafetensorError as error:
         raise UserError(f"cannot write {out}: {error}; nothing was left behind") from None
     write_file(out / "training.json", (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())

@@ -6,6 +6,7 @@ so that packing saves padding and changes nothing else. Unlike the paper no clus
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,14 +16,17 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
+from safetensors.numpy import save
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from probes.bank_format import ROUTER
 from probes.errors import UserError
 from probes.progress import Tick
+from workbench.banks.routing import list_tensors, load_router
 from workbench.storage import fresh_folder
 from workbench.training.corpus import Files, find_head, read_tokens, require_documents
-from workbench.training.routing import Router, grow_router, parse_router
+from workbench.training.routing import Routing, place_windows, require_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class BankMaterial:
     """Packed rows, the router that was grown with them, and the share of sentences that reach their own cluster."""
 
     packed: Packed
-    router: Router
+    routing: Routing
     reached: float
 
 
@@ -108,26 +112,19 @@ def build_bank_material(
     depth: int,
     seed: int,
     whiten: bool,
-    router: Router | None,
+    routing: Routing | None,
     tick: Tick,
 ) -> BankMaterial:
     """Windows of the corpus, clustered (or placed by a router that is there) and packed.
 
     Raises UserError for a corpus of a single document, which leaves nothing to tell apart.
     """
+    if routing is not None:
+        require_shape(routing, branching, depth)
     windows, texts, owners = list_windows(files, characters, tokenizer, length, tick)
     require_documents(len(set(owners)), 2, "a bank of clusters")
-    if router is None:
-        router, paths, reached = grow_router(texts, owners, branching, depth, seed, whiten, tick)
-    else:
-        tick("routing", 0, 0)
-        paths, reached = router.route(texts), float("nan")
-        if len(router.tree.centroids) != depth or router.tree.branching != branching:
-            raise UserError(
-                f"that router has {len(router.tree.centroids)} levels of {router.tree.branching} children, not {depth} "
-                f"of {branching}: give --units and --branching as its bank has them"
-            )
-    return BankMaterial(pack_windows(windows, paths, length), router, reached)
+    routing, paths, reached = place_windows(texts, owners, branching, depth, seed, whiten, routing, tick)
+    return BankMaterial(pack_windows(windows, paths, length), routing, reached)
 
 
 def save_bank_material(material: BankMaterial, folder: Path) -> None:
@@ -136,18 +133,18 @@ def save_bank_material(material: BankMaterial, folder: Path) -> None:
     tensors["reached"] = torch.tensor(material.reached, dtype=torch.float64)
     with fresh_folder(folder, replace=True) as fresh:
         save_file(tensors, fresh / "packed.safetensors")
-        save_file(material.router.list_tensors(), fresh / "router.safetensors")
+        (fresh / ROUTER).write_bytes(save(dict(list_tensors(material.routing.router))))
+        (fresh / "routing.json").write_text(json.dumps({"encoder": material.routing.encoder}))
 
 
-def load_bank_material(folder: Path, about: dict[str, Any], branching: int) -> BankMaterial | None:
+def load_bank_material(folder: Path, branching: int, depth: int) -> BankMaterial | None:
     """Material that was kept, or None."""
     if not (folder / "packed.safetensors").is_file():
         return None
     tensors = load_file(folder / "packed.safetensors")
     reached = float(tensors.pop("reached"))
-    return BankMaterial(
-        Packed(**tensors), parse_router(load_file(folder / "router.safetensors"), about, branching), reached
-    )
+    encoder = json.loads((folder / "routing.json").read_text())["encoder"]
+    return BankMaterial(Packed(**tensors), Routing(load_router(folder, branching, depth), encoder), reached)
 
 
 def choose_subtree(packed: Packed, subtree: int | str | None) -> Packed:

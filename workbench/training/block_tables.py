@@ -30,13 +30,13 @@ class Fetched:
 
     design: Design
     rows: tuple[Int[Tensor, " _"], ...]
-    copies: tuple[Float[Tensor, "_ number"], ...]
+    copies: tuple[Float[Tensor, "_ _"], ...]
 
     def attach(self, ids: Int[Tensor, "row level"]) -> BankBlocks:
         """Blocks for a batch, one path of block rows each."""
         weights: dict[str, list[Tensor]] = {}
         for level, (known, copies) in enumerate(zip(self.rows, self.copies, strict=True), start=1):
-            own = copies[torch.searchsorted(known, ids[:, level - 1]).to(copies.device)]
+            own = copies[torch.searchsorted(known, ids[:, level - 1].contiguous()).to(copies.device)]
             for name, part in split_block(self.design, level, own).items():
                 weights.setdefault(name, []).append(part)
         levels = {name: tuple(parts) for name, parts in weights.items()}
@@ -124,7 +124,11 @@ class BlockTables:
             with torch.no_grad():
                 table[rows] *= 1 - rate * decay
             table.grad = torch.sparse_coo_tensor(
-                rows[None], gradient.to(table.device, torch.float32) * scale, table.shape, is_coalesced=True
+                rows[None],
+                gradient.to(table.device, torch.float32) * scale,
+                table.shape,
+                check_invariants=False,
+                is_coalesced=True,
             )
         for group in optimizer.param_groups:
             group["lr"] = rate

@@ -134,8 +134,11 @@ def restore_state(
             state = {key.split("|")[0]: value for key, value in tensors.items() if key.split("|", 1)[1] == name}
             del state["weight"]
             if state:
-                optimizer.state[weight] = {
-                    # Counts of steps are numbers on the processor; everything else lies where its weight does.
-                    key: value if key == "step" else value.to(weight.device)
-                    for key, value in state.items()
-                }
+                optimizer.state[weight] = {key: place_state(key, value, weight) for key, value in state.items()}
+
+
+def place_state(key: str, value: Tensor, weight: Tensor) -> Tensor | int:
+    """What an optimizer remembers, as it was: whole numbers as such, counts of steps on the processor."""
+    if value.dtype == torch.int64 and not value.dim():
+        return int(value)
+    return value if key == "step" else value.to(weight.device)

@@ -1,4 +1,4 @@
-"""The router of a trained bank: sentence vectors, nested clusters of the corpus, and the way from a text to its blocks.
+"""The router of a bank in training: windows of the corpus clustered, and how well sentences find their own window.
 
 Sentence vectors are whitened within documents if so chosen: directions in which the sentences of one document differ
 (wording, what is said) are shrunk, those that tell documents apart remain, so that a short question goes where the
@@ -7,122 +7,111 @@ document went. The paper routes by the plain vectors.
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
-from probes.bank_format import ROUTER, read_bank_head
+from probes.bank_format import read_bank_head
 from probes.errors import UserError
 from probes.progress import Tick, quiet
-from workbench.demo.clusters import ENCODER, Tree, Vectors, grow_tree
-from workbench.demo.whitening import Whitening, fit_whitening
+from workbench.banks.clusters import grow_tree
+from workbench.banks.corpus import HEAD as TREE_HEAD
+from workbench.banks.corpus import load_tree
+from workbench.banks.encoding import open_encoder
+from workbench.banks.routing import Paths, Router, Vectors, load_router
+from workbench.demo.clusters import ENCODER
+from workbench.demo.whitening import fit_whitening
 from workbench.memory.chunks import BORDERS
-from workbench.memory.search import DEFAULT_ENCODER, TEXTS, Encoder
+from workbench.memory.search import TEXTS, Encoder
 
 # Share of the mean variance that is added in every direction before whitening.
 SHRINKAGE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Router:
-    """From texts to cluster paths; `whitening` is None for plain vectors."""
+class Routing:
+    """A router with the name of its encoder."""
 
-    tree: Tree
-    whitening: Whitening | None
-    encoder: Encoder = DEFAULT_ENCODER
-
-    def place(self, vectors: Vectors) -> NDArray[np.int64]:
-        """Cluster paths of sentence vectors, `[text, level]`, the nearest child at every level."""
-        return self.tree.route(vectors if self.whitening is None else self.whitening.apply(vectors))
-
-    def route(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Cluster paths of texts, `[text, level]`."""
-        return self.place(self.encoder.encode(texts))
-
-    def list_tensors(self) -> dict[str, Tensor]:
-        """Centroids and whitening, as a bank keeps them."""
-        tensors = {
-            f"level{level}.centroids": torch.from_numpy(centroids)
-            for level, centroids in enumerate(self.tree.centroids, start=1)
-        }
-        if self.whitening is not None:
-            tensors["whitening.mean"] = torch.from_numpy(self.whitening.mean)
-            tensors["whitening.transform"] = torch.from_numpy(self.whitening.transform)
-        return tensors
+    router: Router
+    encoder: str = ENCODER
 
     def describe(self) -> dict[str, Any]:
         """How texts are routed, in words, as a bank keeps it."""
-        about: dict[str, Any] = {"encoder": self.encoder.name, "normalised": True, "distance": "euclidean"}
-        if self.whitening is not None:
+        about: dict[str, Any] = {"encoder": self.encoder, "normalised": True, "distance": "euclidean"}
+        if self.router.mean is not None:
             about["transform"] = "normalise((embedding - whitening.mean) @ whitening.transform)"
             about["deviation"] = "whitening within documents; the paper has none"
         return about
 
 
-def parse_router(tensors: Mapping[str, Tensor], about: Mapping[str, Any], branching: int) -> Router:
-    """Router from what a bank keeps. Raises KeyError or UserError when it is none that this release knows."""
-    if about.get("encoder") != ENCODER:
-        raise UserError(f"the bank is routed by {str(about.get('encoder'))[:60]!r}, and this release has {ENCODER}")
-    levels = sum(name.endswith(".centroids") for name in tensors)
-    centroids = tuple(tensors[f"level{level}.centroids"].float().numpy() for level in range(1, levels + 1))
-    whitening = None
-    if "whitening.mean" in tensors:
-        whitening = Whitening(tensors["whitening.mean"].numpy(), tensors["whitening.transform"].numpy())
-    return Router(Tree(centroids, branching), whitening)
+def read_routing(folder: Path) -> Routing:
+    """Routing of a tree of clusters, or of a bank. Raises UserError when there is none."""
+    if (folder / TREE_HEAD).is_file():
+        router, about, _ = load_tree(folder)
+        return Routing(router, str(about["encoder"]))
+    head = read_bank_head(folder)
+    router = load_router(folder, head.design.branching, head.design.depth)
+    return Routing(router, str(head.router.get("encoder", ENCODER)))
 
 
-@lru_cache(maxsize=4)
-def load_router(folder: Path, sha256: str, branching: int) -> Router:
-    """Router of a bank's folder, whose contents have this hash. Raises UserError when it is missing or damaged."""
-    try:
-        return parse_router(load_file(folder / ROUTER), read_bank_head(folder).router, branching)
-    except (OSError, SafetensorError, KeyError) as error:
-        raise UserError(f"{folder / ROUTER} is missing or damaged ({error}): the bank cannot route prompts") from None
+def require_shape(routing: Routing, branching: int, depth: int) -> None:
+    """Raise UserError unless a router has these levels."""
+    router = routing.router
+    if (router.branching, router.depth) != (branching, depth):
+        raise UserError(
+            f"that router has {router.depth} levels of {router.branching} children, not {depth} of {branching}: give "
+            "--branching, and as many --units, as it has"
+        )
 
 
-def grow_router(
+def place_windows(
     windows: Sequence[str],
     documents: Sequence[int],
     branching: int,
     depth: int,
     seed: int,
     whiten: bool,
+    routing: Routing | None,
     tick: Tick = quiet,
-    encoder: Encoder = DEFAULT_ENCODER,
-) -> tuple[Router, NDArray[np.int64], float]:
+) -> tuple[Routing, Paths, float]:
     """Router of windows of text (`documents` numbers the one each is of), their paths, and a measure of the router.
 
-    The measure is the share of single sentences that reach the deepest cluster of their own window.
+    With a `routing` that is there nothing is clustered. The measure is the share of single sentences that reach the
+    deepest cluster of their own window.
     """
+    encoder = open_encoder(ENCODER if routing is None else routing.encoder)
     vectors = encode_texts(windows, encoder, "embedding windows", tick)
     owners, sentences = list_sentences(windows)
     spoken = encode_texts(sentences, encoder, "embedding sentences", tick)
-    whitening = None
-    if whiten:
+    if routing is None:
         labels = [str(documents[owner]) for owner in owners]
-        whitening = fit_whitening(spoken, labels, SHRINKAGE)
-    tick("clusters", 0, depth)
-    moved = vectors if whitening is None else whitening.apply(vectors)
-    with warnings.catch_warnings():
-        # Of clusters with fewer different texts than children; the children left over stay empty.
-        warnings.simplefilter("ignore")
-        tree = grow_tree(moved, branching, depth, seed, lambda done, total: tick("clusters", done, total))
-    router = Router(tree, whitening, encoder)
-    paths = router.place(vectors)
-    reached = float((router.place(spoken)[:, -1] == paths[owners, -1]).mean())
-    return router, paths, reached
+        routing = Routing(grow_router(vectors, spoken, labels, branching, depth, seed, whiten, tick))
+    paths = routing.router.route(vectors)
+    reached = float((routing.router.route(spoken)[:, -1] == paths[owners, -1]).mean())
+    return routing, paths, reached
+
+
+def grow_router(
+    vectors: Vectors,
+    spoken: Vectors,
+    labels: Sequence[str],
+    branching: int,
+    depth: int,
+    seed: int,
+    whiten: bool,
+    tick: Tick,
+) -> Router:
+    """Nested clusters of windows; whitening is fitted on the sentences `spoken`, labelled by their documents."""
+    if not whiten:
+        return grow_tree(vectors, branching, depth, seed, tick).router
+    whitening = fit_whitening(spoken, labels, SHRINKAGE)
+    router = grow_tree(whitening.apply(vectors), branching, depth, seed, tick).router
+    return replace(router, mean=whitening.mean, transform=whitening.transform)
 
 
 def encode_texts(texts: Sequence[str], encoder: Encoder, label: str, tick: Tick) -> Vectors:
@@ -146,6 +135,5 @@ def list_sentences(windows: Sequence[str]) -> tuple[NDArray[np.int64], list[str]
 
 def split_sentences(text: str) -> list[str]:
     """A text cut after each end of a sentence or line."""
-    border: re.Pattern[str] = BORDERS[0]
-    ends = [0, *(match.end() for match in border.finditer(text)), len(text)]
+    ends = [0, *(match.end() for match in BORDERS[0].finditer(text)), len(text)]
     return [text[start:end] for start, end in pairwise(ends)]
