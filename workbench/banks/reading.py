@@ -46,8 +46,8 @@ def name_path(path: Sequence[int]) -> str:
     return f"clusters {' > '.join(str(cluster) for cluster in path)}"
 
 
-def route_text(bank: Bank, text: str, blocked: int | None = None) -> tuple[int, ...]:
-    """Path of a text by the bank's own router and encoder, around a blocked cluster of level 1.
+def route_texts(bank: Bank, texts: Sequence[str], blocked: int | None = None) -> list[tuple[int, ...]]:
+    """Paths of texts by the bank's own router and encoder, around a blocked cluster of level 1.
 
     Raises UserError when the bank has no router, or the encoder is not installed.
     """
@@ -55,8 +55,13 @@ def route_text(bank: Bank, text: str, blocked: int | None = None) -> tuple[int, 
 
     router = read_router(bank.folder, bank.branching, len(bank.clusters))
     encoder = open_encoder(str(bank.router["encoder"])) if "encoder" in bank.router else open_encoder()
-    taken = None if blocked is None else np.array([blocked])
-    return tuple(int(cluster) for cluster in router.route(encoder.encode([text]), taken)[0])
+    taken = None if blocked is None else np.full(len(texts), blocked)
+    return [tuple(int(cluster) for cluster in path) for path in router.route(encoder.encode(list(texts)), taken)]
+
+
+def route_text(bank: Bank, text: str, blocked: int | None = None) -> tuple[int, ...]:
+    """Path of one text (`route_texts`)."""
+    return route_texts(bank, [text], blocked)[0]
 
 
 def is_shipped(bank: Bank) -> bool:

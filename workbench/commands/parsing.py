@@ -11,7 +11,9 @@ from typing import NoReturn
 from probes.errors import UserError
 from workbench.commands.application import APP
 from workbench.commands.asking import ASK
+from workbench.commands.bank_measures import MEASURES
 from workbench.commands.banks import BANK
+from workbench.commands.blocking import BLOCK
 from workbench.commands.command import PROGRAM, Command
 from workbench.commands.demo import EVALUATE, EXPERIMENTS, TRAIN
 from workbench.commands.exporting import EXPORT
@@ -47,6 +49,8 @@ COMMANDS: tuple[Command, ...] = (
     *MEMORY,
     READER,
     *BANK,
+    BLOCK,
+    *MEASURES,
     *BANK_TRAINING,
 )
 FAMILIES = {
