@@ -20,8 +20,8 @@ import numpy as np
 from probes.bank_format import ROUTER
 from probes.errors import UserError
 from probes.facts import Fact
+from workbench import library
 from workbench.banks.routing import Router, load_router
-from workbench.library import find_shipped
 
 if TYPE_CHECKING:
     from probes.bank import Bank
@@ -66,7 +66,7 @@ def route_text(bank: Bank, text: str, blocked: int | None = None) -> tuple[int, 
 
 def is_shipped(bank: Bank) -> bool:
     """Whether a bank is the one that the facts' paths belong to, or has no router that could say otherwise."""
-    return bank.folder.resolve() == (find_shipped() / "bank").resolve() or not (bank.folder / ROUTER).is_file()
+    return bank.folder.resolve() == (library.find_shipped() / "bank").resolve() or not (bank.folder / ROUTER).is_file()
 
 
 def find_own_route(bank: Bank, fact: Fact | None, prompt: str) -> Route:
