@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,6 +102,17 @@ def test_typed_prompts_are_routed_where_an_encoder_is_there(engine: Engine, monk
     assert not bank.available and "not installed" in bank.reason
     with pytest.raises(UserError, match="not installed"):
         choose_route(engine.bank, "blocked", None, PROMPT)
+
+
+def test_another_bank_routes_the_facts_too(
+    engine: Engine, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fact's path is one of the bank that it came with; a bank of one's own routes its prompt anew."""
+    install_encoder(monkeypatch, [0.1, 0.9, 0.2])
+    shutil.copytree(world / "bank", tmp_path / "own")
+    fact, own = engine.facts[0], load_bank(tmp_path / "own")
+    assert choose_route(engine.bank, "fetched", fact, fact.prompt).path == fact.cluster_path == (0, 1)
+    assert choose_route(own, "fetched", fact, fact.prompt).path == (1, 2)
 
 
 def test_the_wrong_cluster_is_drawn_with_the_seed(engine: Engine, world: Path) -> None:

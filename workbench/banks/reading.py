@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from probes.bank_format import ROUTER
 from probes.errors import UserError
 from probes.facts import Fact
+from workbench import library
 from workbench.banks.routing import Router, load_router
 
 if TYPE_CHECKING:
@@ -62,9 +64,14 @@ def route_text(bank: Bank, text: str, blocked: int | None = None) -> tuple[int, 
     return route_texts(bank, [text], blocked)[0]
 
 
+def is_shipped(bank: Bank) -> bool:
+    """Whether a bank is the one that the facts' paths belong to, or has no router that could say otherwise."""
+    return bank.folder.resolve() == (library.find_shipped() / "bank").resolve() or not (bank.folder / ROUTER).is_file()
+
+
 def find_own_route(bank: Bank, fact: Fact | None, prompt: str) -> Route:
     """The path of a prompt's own cluster: as the fact has it, else by the router, else the generic blocks, and why."""
-    if fact is not None and len(fact.cluster_path) == len(bank.clusters):
+    if fact is not None and len(fact.cluster_path) == len(bank.clusters) and is_shipped(bank):
         return Route(fact.cluster_path, name_path(fact.cluster_path))
     try:
         path = route_text(bank, prompt)
@@ -82,7 +89,7 @@ def find_wrong_path(bank: Bank, own: tuple[int, ...], facts: Sequence[Fact], key
     subtrees = [cluster for cluster in bank.list_subtrees() if cluster != own[0]]
     if not subtrees:
         raise UserError("the bank has no other subtree, so no cluster is a wrong one: choose another --reading")
-    known = {fact.cluster_path for fact in facts if len(fact.cluster_path) == depth}
+    known = {fact.cluster_path for fact in facts if len(fact.cluster_path) == depth and is_shipped(bank)}
     paths = sorted(path for path in known if path[0] in subtrees)
     generator = random.Random(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little"))
     if paths:

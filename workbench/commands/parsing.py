@@ -26,6 +26,7 @@ from workbench.commands.measuring import QUALITY
 from workbench.commands.memory import MEMORY
 from workbench.commands.papers import COSTS, PAPER
 from workbench.commands.traces import TRACE
+from workbench.commands.training import BANK_TRAINING, READER
 from workbench.commands.validating import VALIDATE
 from workbench.commands.verifying import CHECK, REPLAY
 
@@ -49,15 +50,17 @@ COMMANDS: tuple[Command, ...] = (
     PAPER,
     COSTS,
     *MEMORY,
+    READER,
     *BANK,
     BLOCK,
     *MEASURES,
     COMPRESS,
     FIDELITY,
+    *BANK_TRAINING,
 )
 FAMILIES = {
     "demo": "Train the demo model again, or measure it.",
-    "bank": "Cluster documents, and look into a bank of parametric memory blocks.",
+    "bank": "Cluster documents, train a bank of parametric memory blocks on them, and look into one.",
     "memory": "Write a bank of explicit memories from your own documents, and look after it.",
 }
 
