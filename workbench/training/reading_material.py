@@ -24,8 +24,9 @@ from probes.explicit import REFERENCE_LENGTH
 from probes.progress import Tick
 from workbench.memory.chunks import cut_chunks
 from workbench.memory.documents import read_documents
+from workbench.memory.indexes import load_faiss
 from workbench.memory.overlap import measure_overlap
-from workbench.memory.search import DEFAULT_ENCODER, TEXTS, Encoder, build_index, load_faiss
+from workbench.memory.search import DEFAULT_ENCODER, TEXTS, Encoder
 from workbench.storage import fresh_folder
 from workbench.training.corpus import Files, find_head, read_tokens
 from workbench.training.live import CHUNK
@@ -129,10 +130,12 @@ def search_references(
     references: Sequence[str], chunks: Sequence[str], encoder: Encoder, tick: Tick
 ) -> Iterator[list[int]]:
     """The references nearest to each chunk, best first."""
-    index = build_index(encode_texts(references, encoder, "embedding references", tick))
+    faiss = load_faiss()
+    known = encode_texts(references, encoder, "embedding references", tick)
     queries = encode_texts(chunks, encoder, "embedding chunks", tick)
     for start in range(0, len(queries), TEXTS):
-        yield from index.search(queries[start : start + TEXTS], min(CANDIDATES, len(references)))[1].tolist()
+        some, count = queries[start : start + TEXTS], min(CANDIDATES, len(references))
+        yield from faiss.knn(some, known, count, metric=faiss.METRIC_INNER_PRODUCT)[1].tolist()
 
 
 def choose_references(
