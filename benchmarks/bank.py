@@ -1,7 +1,8 @@
 """Forward passes with fetched blocks beside the bare pass, and fetching: `python benchmarks/bank.py`.
 
 Random weights. The blocks of two levels hold a tenth of the anchor's parameters together, in all layers; at that size
-a pass multiplies a tenth more. *Reading* computes logits alone, *recording* is the pass that attribution starts from.
+a pass multiplies at least a tenth more (the embedding of tokens counts as parameters and multiplies nothing).
+*Reading* computes logits alone, *recording* is the pass that attribution starts from.
 Both sides run in this process in turn. *Fetch* reads the two blocks from a bank on disk whose pages are cached. Read
 the ratios: seconds depend on the machine.
 """
@@ -40,12 +41,12 @@ def compare(model: Model, folder: Path, batch: int, repeats: int, clock: str) ->
         write_bank(folder, design, model.sha256, start_shards(design, 0))
     bank = load_bank(folder, model)
     attachment = Attachment(bank=fetch_blocks(bank, model, (0, 1)))
-    tokens = draw_inputs(model, batch, LENGTH).clean
+    tokens, reading = draw_inputs(model, batch, LENGTH).clean, ReadingPass(model, attachment)
     with torch.no_grad():
         seconds = measure(
             {
                 "bare": lambda: run_forward(model, tokens),
-                "reading": lambda: ReadingPass(model, attachment).run(tokens),
+                "reading": lambda: reading.run(tokens),
                 "recording": lambda: Pass(model, attachment).run(tokens),
                 "fetch": lambda: fetch_blocks(bank, model, (0, 1)),
             },

@@ -236,7 +236,7 @@ def test_experts_survive_files(build_run: Callable[..., Run], tmp_path: Path) ->
 
 
 def test_learned_key_values_survive_files(build_run: Callable[..., Run], tmp_path: Path) -> None:
-    """Blocks of learned key-values are nodes of a kind of their own, in the JSON file, the run folder and the figure."""
+    """Blocks of learned key-values are nodes of a kind of their own, in JSON, run folder and figure."""
     run = build_run(plan=Plan(layers=2, heads=4, kv_heads=2, learned_layers=(0, 1), learned=2), edges=200)
     assert {"k0.l0", "k1.l1"} <= {node.component.name for node in run.circuit.nodes}
     assert read_json(write_json(run)).circuit == run.circuit
