@@ -28,8 +28,10 @@ from workbench.banks.writing import write_bank
 from workbench.cli import main
 from workbench.training import routing
 from workbench.training.attached_blocks import BlockHooks, measure_network
-from workbench.training.bank import BankPlan, BankTrainer, Learner, make_trainer, measure_modes, train_bank
+from workbench.training.bank import train_bank
 from workbench.training.bank_material import BankMaterial, build_bank_material, choose_subtree
+from workbench.training.bank_plan import BankPlan
+from workbench.training.bank_trainer import BankTrainer, Learner, make_trainer, measure_modes
 from workbench.training.block_tables import BlockTables, name_shards
 from workbench.training.merging import merge_banks
 from workbench.training.networks import open_network
