@@ -10,12 +10,18 @@ from pathlib import Path
 import torch
 from shapes import build_shape
 
-from probes.models import Model
+from probes.models import Model, choose_device
 
 
-def read_options(description: str | None, shapes: tuple[str, ...] = ("gpt2", "llama")) -> argparse.Namespace:
-    """Options of a benchmark; sets the number of threads."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_options(
+    description: str | None, shapes: tuple[str, ...] = ("gpt2", "llama"), own: argparse.ArgumentParser | None = None
+) -> argparse.Namespace:
+    """Options of a benchmark, with its `own`; sets the number of threads."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[] if own is None else [own],
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
@@ -38,5 +44,7 @@ def build_models(options: argparse.Namespace) -> Iterator[tuple[str, Model]]:
 def describe(options: argparse.Namespace) -> str:
     """How the numbers below were taken."""
     clock = "processor time" if options.clock == "cpu" else "wall clock"
-    how = f"{options.dtype}, {options.threads} threads, {clock}, medians of {options.repeats} in turn"
+    device = choose_device(options.device)
+    where = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{options.threads} threads"
+    how = f"{options.dtype}, {where}, {clock}, medians of {options.repeats} in turn"
     return f"{how}, torch {torch.__version__}\n"

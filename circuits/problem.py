@@ -87,17 +87,13 @@ class Problem:
         return 1 if self.summed else int(self.inputs.clean.shape[1])
 
     @cached_property
-    def clean_writes(self) -> Float[Tensor, "writer batch pos d_model"]:
-        """What every writer writes on the clean prompts."""
-        with torch.no_grad():
-            return stack_writes(self.model, self.clean_record)
-
-    @cached_property
     def ablated_writes(self) -> Float[Tensor, "writer batch2 pos2 d_model"]:
         """What every writer counts as when ablated; batch and pos may be 1."""
         if self.ablated_record is not None:
             return stack_writes(self.model, self.ablated_record)
-        return torch.zeros_like(self.clean_writes[:, :1, :1]) if self.mean is None else self.mean
+        if self.mean is not None:
+            return self.mean
+        return torch.zeros(len(self.wiring.writers), 1, 1, self.model.d_model, device=self.model.device)
 
     @cached_property
     def difference(self) -> Float[Tensor, "writer batch pos d_model"]:
@@ -105,7 +101,8 @@ class Problem:
         with torch.no_grad():
             if self.ablated_record is not None:
                 return stack_differences(self.model, self.clean_record, self.ablated_record)
-            return self.clean_writes - self.ablated_writes
+            writes = stack_writes(self.model, self.clean_record)
+            return writes if self.mean is None else writes - self.mean
 
     @cached_property
     def clean_activity(self) -> Activity:
@@ -161,7 +158,7 @@ def average_writes(
         rows = tokens.expand(inputs.clean.shape[0], -1) if tokens.shape[0] == 1 else tokens
         record, _ = record_run(model, rows, inputs.attachment)
         writes = stack_writes(model, record)[:, :, 1:]
-        summed = writes.sum(dim=(1, 2), keepdim=True)
+        summed = writes.sum(dim=(1, 2), keepdim=True, dtype=torch.float32)
         total = summed if total is None else total + summed
         count += writes.shape[1] * writes.shape[2]
     if total is None or not count:
