@@ -21,7 +21,7 @@ from circuits.attribution import attribute
 from circuits.curves import measure_curves
 from circuits.effects import measure_memory_effects
 from circuits.faithfulness import measure_faithfulness
-from circuits.methods import Options
+from circuits.methods import METHODS, Options
 from circuits.metrics import build_readout
 from circuits.patching import list_edge_patches, measure_masks, measure_patches
 from circuits.problem import Inputs, Problem, pose_problem
@@ -41,17 +41,22 @@ CASES = [
     pytest.param("cuda", "float32", id="cuda-float32", marks=CUDA),
     pytest.param("cuda", "bfloat16", id="cuda-bfloat16", marks=CUDA),
 ]
-# Norm, projection, rotation, score, softmax, read, output and sum; norm, gate, up, product, down and sum: about 14 a
-# layer, three layers, forward and backward.
-ROUNDINGS = 14 * 3 * 2
+# A layer: norm, projection, rotation, score, softmax, read, output and sum; norm, gate, up, product, down and sum.
+# Gemma 2 has two norms more, of two roundings each, and caps (divide, tanh, multiply) on scores and at the end.
+ROUNDINGS = {"gpt2": 14 * 3, "llama": 14 * 3, "gemma2": (14 + 2 * 2 + 3) * 3 + 3}
 ESTIMATES = ("eap", "eap-ig", "eap-ig-activations", "atp", "relp", "attnlrp")
 MEASURED = ("exact-nodes", "direct")
 CLEAN, OTHER = [[0, 20, 31, 44, 52]], [[0, 20, 33, 41, 52]]
 
 
-def allow(dtype: str) -> float:
-    """Relative error allowed, of a norm over many scores."""
-    return math.sqrt(ROUNDINGS) * torch.finfo(getattr(torch, dtype)).eps * (1 if dtype == "bfloat16" else 100)
+def allow(shape: str, dtype: str) -> float:
+    """Relative error allowed, of a norm over many scores: forward and backward, and `eps` for half of it.
+
+    Sums run in another order on another device, so in float32 every rounding stands for a hundred.
+    """
+    return (
+        math.sqrt(2 * ROUNDINGS[shape]) * torch.finfo(getattr(torch, dtype)).eps * (1 if dtype == "bfloat16" else 100)
+    )
 
 
 @cache
@@ -114,11 +119,13 @@ def test_methods_agree(shape: str, device: str, dtype: str) -> None:
     problem, reference = pose(shape, device, dtype), pose(shape, "cpu", "float32")
     for method in ESTIMATES:
         found, wanted = (score(one, method, Options(steps=2), quiet) for one in (problem, reference))
-        assert measure_error(found.edges, wanted.edges) < allow(dtype), method
-        assert measure_error(found.nodes, wanted.nodes) < allow(dtype), method
+        assert measure_error(found.edges, wanted.edges) < allow(shape, dtype), method
+        # A node is a sum in which edges cancel; its rounding is as large as theirs, at worst all of one sign.
+        scale = np.abs(wanted.edges).sum(axis=2) if METHODS[method].level == "edges" else wanted.nodes
+        assert np.linalg.norm(found.nodes - wanted.nodes) < allow(shape, dtype) * np.linalg.norm(scale), method
     for method in MEASURED:
         found, wanted = (score(one, method, Options(), quiet) for one in (problem, reference))
-        assert measure_spread(found.nodes, wanted.nodes) < allow(dtype) * find_size(reference), method
+        assert measure_spread(found.nodes, wanted.nodes) < allow(shape, dtype) * find_size(reference), method
 
 
 @pytest.mark.parametrize(("device", "dtype"), CASES)
@@ -127,11 +134,11 @@ def test_parts_and_patches_agree(shape: str, device: str, dtype: str) -> None:
     """Units and slots as nodes and into the logits; every third edge patched exactly."""
     problem, reference = pose(shape, device, dtype), pose(shape, "cpu", "float32")
     tables = [attribute_parts(one, quiet)[1] for one in (problem, reference)]
-    found, wanted = (np.concatenate([part.scores.ravel() for part in table.parts]) for table in tables)
-    assert measure_error(found, wanted) < allow(dtype)
+    found, wanted = (np.concatenate([part.values.ravel() for part in table.scores]) for table in tables)
+    assert measure_error(found, wanted) < allow(shape, dtype)
     patches = list(list_edge_patches(torch.from_numpy(reference.wiring.visible), 1))[::3]
     found, wanted = (measure_patches(one, patches, quiet, "").cpu().numpy() for one in (problem, reference))
-    assert measure_spread(found, wanted) < allow(dtype) * find_size(reference)
+    assert measure_spread(found, wanted) < allow(shape, dtype) * find_size(reference)
 
 
 @pytest.mark.parametrize(("device", "dtype"), CASES)
@@ -140,9 +147,9 @@ def test_quality_agrees(shape: str, device: str, dtype: str) -> None:
     """The whole graph is the model; faithfulness, curves and effects of memories."""
     problem, reference = pose(shape, device, dtype), pose(shape, "cpu", "float32")
     size = find_size(reference)
-    near = allow(dtype) * size / abs(reference.metric_clean - reference.metric_ablated)
+    near = allow(shape, dtype) * size / abs(reference.metric_clean - reference.metric_ablated)
     whole = torch.ones(1, 1, len(problem.wiring.readers), len(problem.wiring.writers), device=problem.model.device)
-    assert float(measure_masks(problem, whole)) == pytest.approx(problem.metric_clean, abs=allow(dtype) * size)
+    assert float(measure_masks(problem, whole)) == pytest.approx(problem.metric_clean, abs=allow(shape, dtype) * size)
     scores = score(reference, "eap", Options(), quiet)
     mask = select_top(scores, Goal(100, reference.list_ends())).mask
     found, wanted = (measure_faithfulness(one, mask, "logits", 0, quiet, 3) for one in (problem, reference))
@@ -151,8 +158,8 @@ def test_quality_agrees(shape: str, device: str, dtype: str) -> None:
     assert found_curves.absolute.faithfulness == pytest.approx(wanted_curves.absolute.faithfulness, abs=near)
     assert found_curves.absolute.cpr == pytest.approx(wanted_curves.absolute.cpr, abs=near)
     for one, two in zip(*(measure_memory_effects(side, quiet) for side in (problem, reference)), strict=True):
-        assert one.contribution == pytest.approx(two.contribution, abs=allow(dtype) * size)
-        assert one.renormalised == pytest.approx(two.renormalised, abs=allow(dtype) * size)
+        assert one.contribution == pytest.approx(two.contribution, abs=allow(shape, dtype) * size)
+        assert one.renormalised == pytest.approx(two.renormalised, abs=allow(shape, dtype) * size)
 
 
 @pytest.mark.parametrize("ablation", ["mean", "zero"])
@@ -161,4 +168,4 @@ def test_other_ablations_agree(ablation: str) -> None:
     found, wanted = (
         attribute(pose("gemma2", "cpu", dtype, ablation), quiet).numpy() for dtype in ("bfloat16", "float32")
     )
-    assert measure_error(found, wanted) < allow("bfloat16")
+    assert measure_error(found, wanted) < allow("gemma2", "bfloat16")
