@@ -108,7 +108,7 @@ def main() -> None:
             folder = Path(temporary) / shape
             write_shape(shape, folder, options.dtype)
             rows += [compare(options, shape, folder, b, n) for b in options.batches for n in options.lengths]
-    print(describe(options))
+    print(describe(options, timed=False))
     print_table([*rows, dict.fromkeys(rows[0], "") | {"shape": "at most", "EAP / bare": 1.5}])
 
 
