@@ -91,12 +91,6 @@ class Problem:
         return 1 if self.summed else int(self.inputs.clean.shape[1])
 
     @cached_property
-    def clean_writes(self) -> Float[Tensor, "writer batch pos d_model"]:
-        """What every writer writes on the clean prompts."""
-        with torch.no_grad():
-            return stack_writes(self.model, self.clean_record)
-
-    @cached_property
     def ablated_model(self) -> Model:
         """The model with the weights that the counterfactual's LoRA blocks give it; mostly `model` itself."""
         clean, other = self.inputs.attachment.bank, self.inputs.counterfactual_attachment
@@ -107,7 +101,9 @@ class Problem:
         """What every writer counts as when ablated; batch and pos may be 1."""
         if self.ablated_record is not None:
             return stack_writes(self.ablated_model, self.ablated_record)
-        return torch.zeros_like(self.clean_writes[:, :1, :1]) if self.mean is None else self.mean
+        if self.mean is not None:
+            return self.mean
+        return torch.zeros(len(self.wiring.writers), 1, 1, self.model.d_model, device=self.model.device)
 
     @cached_property
     def difference(self) -> Float[Tensor, "writer batch pos d_model"]:
@@ -115,7 +111,9 @@ class Problem:
         with torch.no_grad():
             if self.ablated_record is not None and self.ablated_model is self.model:
                 return stack_differences(self.model, self.clean_record, self.ablated_record)
-            return self.clean_writes - self.ablated_writes
+            writes = stack_writes(self.model, self.clean_record)
+            nothing = self.ablated_record is None and self.mean is None
+            return writes if nothing else writes - self.ablated_writes
 
     @cached_property
     def clean_activity(self) -> Activity:
@@ -185,7 +183,7 @@ def average_writes(
         rows = tokens.expand(inputs.clean.shape[0], -1) if tokens.shape[0] == 1 else tokens
         record, _ = record_run(model, rows, inputs.attachment)
         writes = stack_writes(model, record)[:, :, 1:]
-        summed = writes.sum(dim=(1, 2), keepdim=True)
+        summed = writes.sum(dim=(1, 2), keepdim=True, dtype=torch.float32)
         total = summed if total is None else total + summed
         count += writes.shape[1] * writes.shape[2]
     if total is None or not count:

@@ -27,8 +27,8 @@ from probes.norms import Norm
 from probes.parts import name_attention_write, name_mlp_write
 from probes.progress import Tick
 
-# Removals of one pair that run together.
-ROWS = 64
+# Removals of one pair that run together, and tokens of all of them.
+ROWS, LARGEST_BATCH = 64, 1 << 11
 
 # A layer and whether the write is the MLP's side of it.
 Place = tuple[int, bool]
@@ -240,10 +240,10 @@ def run_removals(
     problem: Problem, losses: Sequence[tuple[Place, Tensor]], reader: Reader | None, tick: Tick, label: str
 ) -> Float[Tensor, " loss"]:
     """Drop of the metric, clean minus without, for each loss alone."""
-    drops = []
-    for start in range(0, len(losses), ROWS):
+    drops, rows = [], max(1, min(ROWS, LARGEST_BATCH // problem.inputs.clean.shape[1]))
+    for start in range(0, len(losses), rows):
         tick(label, start, len(losses))
-        drops.append(problem.metric_clean - run_removal(problem, losses[start : start + ROWS], reader))
+        drops.append(problem.metric_clean - run_removal(problem, losses[start : start + rows], reader))
     return torch.cat(drops) if drops else torch.zeros(0)
 
 

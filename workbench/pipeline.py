@@ -167,11 +167,11 @@ def record_attention(problem: Problem) -> Recording:
         pattern = record.pattern[layer][0]
         if layer in record.share:
             pattern = pattern * record.share[layer][0].T[:, :, None]
-            memory.append(record.slot_weights[layer][0].transpose(0, 1))
-        context.append(pattern)
+            memory.append(record.slot_weights[layer][0].transpose(0, 1).detach().to("cpu", torch.float16))
+        context.append(pattern.detach().to("cpu", torch.float16))
     return Recording(
-        context=torch.stack(context).detach().cpu().numpy().astype(np.float16),
-        memory=torch.stack(memory).detach().cpu().numpy().astype(np.float16) if memory else nothing,
+        context=torch.stack(context).numpy(),
+        memory=torch.stack(memory).numpy() if memory else nothing,
     )
 
 
@@ -215,7 +215,7 @@ def select(
     from circuits.selection import select_edges
 
     selected = select_edges(scores, settings.selection, set_goal(problem, settings, pairs))
-    attention = share_context(problem) if problem.summed else recording.context.astype("float32")
+    attention = share_context(problem) if problem.summed else recording.context
     return assemble(scores, selected.mask, settings.edges, attention), selected.notes
 
 
