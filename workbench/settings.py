@@ -89,7 +89,8 @@ class Settings:
     take, `steps` the points of the path of an integrated gradient, `updates` the length of `edge-masks`' training.
     `device_map` spreads a large model over devices (then `device` is not used). `parts` is how many of the strongest
     FFN units, bank units, memory slots and attention edges are kept of each (0: they are not scored), as nodes and into
-    each reader of `into` (empty: into the logits).
+    each reader of `into` (empty: into the logits). `rows` is how many prompt pairs of a data set run at once; of
+    a larger one the scores are added up batch by batch.
     """
 
     model: str = "shipped"
@@ -112,6 +113,7 @@ class Settings:
     trust_remote_code: bool = False
     parts: int = 0
     into: tuple[str, ...] = ()
+    rows: int = 256
 
     def check(self) -> None:
         """Raise UserError for the first setting that is outside its table or range."""
@@ -129,6 +131,7 @@ class Settings:
             ("updates", 1, 100_000),
             ("seed", 0, 2**31 - 1),
             ("parts", 0, 10_000),
+            ("rows", 1, 100_000),
         ):
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"{name} is {getattr(self, name)}: choose a whole number from {low} to {high}")
