@@ -20,6 +20,7 @@ from circuits.circuit import EdgeScores
 from circuits.connectivity import Mask
 from circuits.faithfulness import Faithfulness, RandomBaseline, draw_random_masks, measure_kept
 from circuits.graph import Kind, Wiring
+from circuits.limits import explain_memory
 from circuits.methods import METHODS, Options
 from circuits.part_selection import add_tables, score_parts
 from circuits.parts import PartTable
@@ -62,11 +63,12 @@ class Batches:
 
     def _work(self, index: int, work: Callable[[Problem], Found], tick: Tick) -> Found:
         # No name of a problem outlives its work here: the next batch is run when this one is gone.
-        if self.several:
-            return work(self._pose(index, tick))
-        if self._kept is None:
-            self._kept = self._pose(index, tick)
-        return work(self._kept)
+        with explain_memory("running the model"):
+            if self.several:
+                return work(self._pose(index, tick))
+            if self._kept is None:
+                self._kept = self._pose(index, tick)
+            return work(self._kept)
 
 
 def hold(problem: Problem) -> Batches:

@@ -69,9 +69,11 @@ def trace(engine: Engine, question: Question, settings: Settings, tick: Tick = q
 
 def ask(engine: Engine, question: Question, settings: Settings, tick: Tick = quiet) -> tuple[Condition, ...]:
     """Next-token answers with parameters alone, with the bank, with explicit memory and with text."""
+    from circuits.limits import explain_memory
     from workbench.conditions import answer_conditions
 
-    return answer_conditions(engine, question, settings, tick)
+    with explain_memory("asking in the four conditions"):
+        return answer_conditions(engine, question, settings, tick)
 
 
 def score(problem: Problem, settings: Settings, tick: Tick) -> EdgeScores:
