@@ -166,9 +166,11 @@ def select(
 ) -> tuple[Circuit, dict[str, float]]:
     """Circuit by the chosen rule, and what the rule has to say about it."""
     from circuits.assembly import assemble
+    from circuits.limits import explain_memory
     from circuits.selection import select_edges
 
-    selected = select_edges(found.scores, settings.selection, set_goal(found.ends, settings, pairs))
+    with explain_memory(f"selecting edges by {settings.selection}"):
+        selected = select_edges(found.scores, settings.selection, set_goal(found.ends, settings, pairs))
     attention = found.context if found.summed else recording.context.astype("float32")
     return assemble(found.scores, selected.mask, settings.edges, attention), selected.notes
 
