@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.activity import Activity, average_activity, measure_activity
+from circuits.activity import Activity, average_activity, combine, measure_activity
 from circuits.graph import Wiring, wire
 from circuits.metrics import Metric, Readout, build_metric
 from circuits.tracing import plan_model, stack_differences, stack_writes
@@ -203,6 +203,34 @@ def average_parts(model: Model, inputs: Inputs, references: Sequence[Int[Tensor,
     return average_activity(list_runs())
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What everything counts as under mean ablation: `writes` of every writer, and of parts where they are recorded."""
+
+    writes: Float[Tensor, "writer 1 1 d_model"]
+    parts: Activity | None
+
+
+def average(
+    model: Model, inputs: Inputs, references: Sequence[Int[Tensor, "_ _"]], tick: Tick, parts: bool = False
+) -> Means:
+    """Means over reference prompts under the memories of the clean prompts, each prompt's as often as any other's.
+
+    Raises UserError when the references leave nothing to average.
+    """
+    writes = average_writes(model, inputs, references, tick)
+    return Means(writes, average_parts(model, inputs, references) if parts else None)
+
+
+def mix_means(found: Sequence[tuple[Means, float]]) -> Means:
+    """Weighted sum of means."""
+    writes = torch.stack([means.writes * weight for means, weight in found]).sum(dim=0)
+    parts = [
+        combine(lambda tensor, weight=weight: tensor * weight, means.parts) for means, weight in found if means.parts
+    ]
+    return Means(writes, combine(lambda *tensors: torch.stack(tensors).sum(dim=0), *parts) if parts else None)
+
+
 def pose_problem(
     model: Model,
     inputs: Inputs,
@@ -214,6 +242,8 @@ def pose_problem(
     differentiable: bool = False,
     attention: bool = False,
     parts: bool = False,
+    means: Means | None = None,
+    alone: bool = True,
 ) -> Problem:
     """Run clean and ablated once and set up the metric.
 
@@ -221,7 +251,8 @@ def pose_problem(
     where none are given), as `zero`, or as on the clean prompts without their memories (`REMOVALS`). `summed` defaults
     to whether there are several pairs, whose positions mean different things; `differentiable` keeps the clean run on
     its autograd graph, so that EAP needs no further forward pass, and `attention` records its patterns; `parts` records
-    what FFN units and slots did, for `circuits/units.py`.
+    what FFN units and slots did, for `circuits/units.py`. `means` are those of mean ablation where they are known
+    already; a problem that does not stand `alone` is a batch of a data set, whose metric moves as a whole or not.
 
     Raises UserError for prompts of unequal length, an answer equal to the foil, activations that are not finite, and
     a metric that does not move between the clean and the ablated run.
@@ -242,9 +273,8 @@ def pose_problem(
         )
         refuse_overflow(ablated_record, ablated_logits)
     elif ablation == "mean":
-        references = references or [inputs.counterfactual]
-        mean = average_writes(model, inputs, references, tick)
-        mean_activity = average_parts(model, inputs, references) if parts else None
+        means = means or average(model, inputs, references or [inputs.counterfactual], tick, parts)
+        mean, mean_activity = means.writes, means.parts
     refuse_overflow(record, logits)
     measure = build_metric(metric, inputs.readout.keep_steps(), logits)
     with torch.set_grad_enabled(differentiable):
@@ -268,13 +298,19 @@ def pose_problem(
     )
     logits = ablated_logits if ablated_logits is not None else run_empty(problem)
     problem = replace(problem, metric_ablated=float(measure(logits).mean()))
-    # Written so that a number that is not finite is refused too.
-    if not abs(problem.metric_clean - problem.metric_ablated) >= SMALLEST_CHANGE:
-        raise UserError(
-            f"the metric {metric} does not move: {problem.metric_clean:.6g} on the prompt, "
-            f"{problem.metric_ablated:.6g} ablated; choose another counterfactual, foil, ablation or metric"
-        )
+    if alone:
+        refuse_still(metric, problem.metric_clean, problem.metric_ablated)
     return problem
+
+
+def refuse_still(metric: str, clean: float, ablated: float) -> None:
+    """Raise UserError for a metric that does not move between the clean and the ablated run."""
+    # Written so that a number that is not finite is refused too.
+    if not abs(clean - ablated) >= SMALLEST_CHANGE:
+        raise UserError(
+            f"the metric {metric} does not move: {clean:.6g} on the prompt, {ablated:.6g} ablated; choose another "
+            "counterfactual, foil, ablation or metric"
+        )
 
 
 def refuse_overflow(record: Record, logits: Float[Tensor, "batch step d_vocab"]) -> None:

@@ -32,7 +32,16 @@ def pick_tokens(model: Model, length: int = 12) -> Tensor:
 
 
 def compare(what: str, model: Model, got: Tensor, wanted: Tensor) -> None:
-    """Raise UserError when two tensors differ by more than the dtype's tolerance of their size."""
+    """Raise UserError when two tensors differ by more than the dtype's tolerance of their size.
+
+    Another one when the model's own is not finite, which says nothing of its architecture.
+    """
+    if not bool(torch.isfinite(wanted).all()):
+        raise UserError(
+            f"{model.name}: {what} is not finite on a text of random tokens: the weights hold NaN or infinity, or are "
+            f"too large for {str(wanted.dtype).removeprefix('torch.')}; try --dtype float32, or another copy of the "
+            "checkpoint"
+        )
     error = (got.float() - wanted.float()).abs().max().item()
     size = wanted.float().abs().max().item() + 1e-6
     if not error <= TOLERANCES[wanted.dtype] * size:
