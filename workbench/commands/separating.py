@@ -16,6 +16,7 @@ from workbench.commands.terminal import format_table, show_progress
 if TYPE_CHECKING:
     from circuits.separability import Verdict
     from workbench.engine import Engine
+    from workbench.settings import Settings
 
 REMARK = (
     "Definitions 6 and 7 ask for some model that lacks the fact; this verdict is about the model at hand. Where it\n"
@@ -64,7 +65,7 @@ def choose_facts(facts: Sequence[Fact], options: argparse.Namespace) -> list[Fac
     return random.Random(options.seed).sample(found, min(options.limit, len(found)))
 
 
-def judge(engine: Engine, fact: Fact, options: argparse.Namespace) -> Verdict:
+def judge(engine: Engine, settings: Settings, fact: Fact, options: argparse.Namespace) -> Verdict:
     """Verdict on one fact: realisations are its prompt and paraphrases, its document is tried as t* too."""
     from circuits.separability import Realisation, judge_fact
     from workbench.cases import choose_path
@@ -73,7 +74,8 @@ def judge(engine: Engine, fact: Fact, options: argparse.Namespace) -> Verdict:
     if options.attach != "none":
         if engine.bank is None:
             raise UserError("no bank is attached to this model: use --attach none, or name one with --bank")
-        path = engine.bank.generic_path if options.attach == "generic" else choose_path(engine, fact)
+        own = choose_path(engine, settings, fact, fact.prompt).path
+        path = engine.bank.generic_path if options.attach == "generic" else own
     prompts = dict.fromkeys((fact.prompt, *fact.paraphrases, *fact.heldout_paraphrases))
     realisations = [Realisation(prompt, fact.answer) for prompt in prompts]
     texts = [fact.document] if fact.document else []
@@ -94,7 +96,7 @@ def show_separability(options: argparse.Namespace) -> Answer:
         verdicts = []
         for done, fact in enumerate(facts):
             tick("facts judged", done, len(facts))
-            verdicts.append(judge(engine, fact, options))
+            verdicts.append(judge(engine, settings, fact, options))
     rates = list_rates(verdicts, options.seed)
     found = [{"fact": fact.id, **own.to_json()} for fact, own in zip(facts, verdicts, strict=True)]
     text = "\n\n".join((format_verdicts(found), format_rates(rates), REMARK))
