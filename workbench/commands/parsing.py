@@ -14,6 +14,7 @@ from workbench.commands.asking import ASK
 from workbench.commands.bank_measures import MEASURES
 from workbench.commands.banks import BANK
 from workbench.commands.blocking import BLOCK
+from workbench.commands.classes import CLASSES
 from workbench.commands.command import PROGRAM, Command
 from workbench.commands.compressing import COMPRESS, FIDELITY
 from workbench.commands.demo import EVALUATE, EXPERIMENTS, TRAIN
@@ -25,6 +26,7 @@ from workbench.commands.listing import RUNS, SHOW
 from workbench.commands.measuring import QUALITY
 from workbench.commands.memory import MEMORY
 from workbench.commands.papers import COSTS, PAPER
+from workbench.commands.specificity import SPECIFICITY
 from workbench.commands.traces import TRACE
 from workbench.commands.training import BANK_TRAINING, READER
 from workbench.commands.validating import VALIDATE
@@ -42,6 +44,8 @@ COMMANDS: tuple[Command, ...] = (
     CHECK,
     VALIDATE,
     QUALITY,
+    CLASSES,
+    SPECIFICITY,
     DOCTOR,
     APP,
     TRAIN,
