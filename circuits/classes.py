@@ -39,8 +39,9 @@ from probes.models import Model
 from probes.progress import Tick, quiet
 
 THRESHOLD, FLOOR, FRACTION, LEAST = 0.1, 0.05, 0.2, 3
-# Edges of a text that are ablated, the strongest by activation-gradient.
-CANDIDATES = 64
+# Edges of a text that are ablated, the strongest by activation-gradient: many, since where a softmax is saturated that
+# is near 0 for edges without which all is lost.
+CANDIDATES = 256
 
 Verdict = Literal["specific", "abstract", "undecided"]
 

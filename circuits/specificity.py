@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from circuits.component_effects import Effects, Item
 from probes.errors import UserError
 
-NEGLIGIBLE, SPECIFIC = 0.05, 0.5
+NEGLIGIBLE, SPECIFIC = 0.1, 0.5
 RESAMPLES = 500
 
 

@@ -58,7 +58,7 @@ def declare_classes(parser: argparse.ArgumentParser) -> None:
         "--candidates",
         metavar="N",
         type=int,
-        default=64,
+        default=256,
         help="edges of a text that are ablated, the strongest by activation x gradient (default: %(default)s)",
     )
     parser.add_argument("--show", metavar="N", type=int, default=20, help="classes to print (default: %(default)s)")

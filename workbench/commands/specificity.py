@@ -34,7 +34,7 @@ def declare_specificity(parser: argparse.ArgumentParser) -> None:
         "--negligible",
         metavar="SHARE",
         type=float,
-        default=0.05,
+        default=0.1,
         help="inert: no fact's effect reaches this share of the largest (default: %(default)s)",
     )
     parser.add_argument(
