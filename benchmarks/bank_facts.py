@@ -3,7 +3,8 @@
 Documents about never-seen facts become a bank (`bank train`, frozen model); then every fact's bare prompt is asked as
 `ask --bank BANK --reading MODE` does. Accuracy is the share of prompts whose most likely next token is the answer's
 first. The document states a fact in one of the model's wordings, the prompt may ask in another. `none` is the model
-without blocks, `generic` blocks that belong to no cluster, `wrong` those of another subtree: the controls.
+without blocks, `generic` blocks that belong to no cluster, `wrong` those of another subtree: the controls. A row reads
+the generic blocks once in k + 1 times, so that with few children a cluster, or many steps, they learn the facts too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from workbench.conditions import answer_side
 from workbench.engine import Engine, open_engine
 from workbench.library import find_shipped, read_shipped_facts
 from workbench.settings import Settings
-from workbench.training.bank import BankPlan, train_bank
+from workbench.training.bank import train_bank
+from workbench.training.bank_plan import BankPlan
 
 READINGS = ("none", "generic", "fetched", "wrong")
 
@@ -89,13 +91,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=0, help="documents to learn; 0 takes all")
     parser.add_argument("--limit", type=int, default=0, help="facts to ask; 0 asks all")
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--rows", type=int, default=12)
+    parser.add_argument("--branching", type=int, default=8)
     parser.add_argument("--plain-router", action="store_true", help="the paper's plain sentence vectors")
     parser.add_argument("--out", metavar="FOLDER", help="keep corpus and bank there; left out, nothing is kept")
     options = parser.parse_args()
     plan = BankPlan(
-        units=(24, 24), branching=4, steps=options.steps, rows=options.rows, length=64, rate=1e-2,
+        units=(24, 24), branching=options.branching, steps=options.steps, rows=options.rows, length=64, rate=1e-2,
         whiten=not options.plain_router,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as temporary:

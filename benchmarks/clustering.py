@@ -1,4 +1,4 @@
-"""Nested clusters of a million vectors, and one text routed down them: `python -m benchmarks.clustering`.
+"""Nested clusters of a million vectors, and one text routed down them: `python benchmarks/clustering.py`.
 
 Random clustered vectors of length 1 (384 wide) stand for sentence embeddings. Printed are seconds of growing the tree
 (16 children, 4 levels), the peak of this process's memory beside the vectors' own, how even the clusters are, and the

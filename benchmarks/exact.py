@@ -3,7 +3,7 @@
 Random weights, 32 tokens, logit difference, positions summed. *Nodes*: every head and MLP ablated alone. *Edges*: the
 500 strongest edges by EAP ablated one by one. *Grid*: the metric of the ten circuits of MIB's grid, strongest edges by
 EAP first. Each is divided by as many bare forward passes (of the whole batch) as there are nodes, edges or circuits;
-the targets are 0.65, 0.65 and 2.6.
+the last row says what is wanted at most.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from circuits.problem import Inputs, Problem, pose_problem
 from circuits.restarts import Patch
 from probes.models import Model
 from probes.progress import quiet
+
+# What is wanted at most, by the table's columns; a circuit of the grid may take 1.3 x two forward passes.
+TARGETS = {"nodes / (nodes x bare)": 0.65, "edges / (edges x bare)": 0.65, "grid / (circuits x bare)": 2.6}
 
 EDGES = 500
 GRID = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -84,7 +87,7 @@ def main() -> None:
         for batch in options.batches
     ]
     print(describe(options))
-    print_table(rows)
+    print_table([*rows, dict.fromkeys(rows[0], "") | {"shape": "at most"} | TARGETS])
 
 
 if __name__ == "__main__":

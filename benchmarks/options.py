@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from shapes import build_shape
 
-from probes.models import Model
+from probes.models import Model, choose_device
 
 
 def read_options(
@@ -41,8 +41,10 @@ def build_models(options: argparse.Namespace) -> Iterator[tuple[str, Model]]:
             yield shape, build_shape(shape, Path(temporary) / shape, options.dtype, options.device)
 
 
-def describe(options: argparse.Namespace) -> str:
-    """How the numbers below were taken."""
+def describe(options: argparse.Namespace, timed: bool = True) -> str:
+    """How the numbers below were taken; those that are no times were taken once."""
     clock = "processor time" if options.clock == "cpu" else "wall clock"
-    how = f"{options.dtype}, {options.threads} threads, {clock}, medians of {options.repeats} in turn"
-    return f"{how}, torch {torch.__version__}\n"
+    device = choose_device(options.device)
+    where = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{options.threads} threads"
+    how = f", {clock}, medians of {options.repeats} in turn" if timed else ""
+    return f"{options.dtype}, {where}{how}, torch {torch.__version__}\n"

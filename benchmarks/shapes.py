@@ -16,14 +16,15 @@ import torch
 from circuits.metrics import build_readout
 from circuits.problem import Inputs
 from probes.attachments import NOTHING
-from probes.models import Model, load_model
+from probes.models import DTYPES, Model, load_model
+from workbench.documents import render_table
 
 LENGTH = 32
 Work = dict[str, Callable[[], object]]
 
 
 def build_config(shape: str, layers: int | None = None) -> Any:
-    """Configuration of a shape: GPT-2 small, an eight-layer Llama with grouped key-value heads, or a 1B-parameter one.
+    """Configuration of a shape: GPT-2 small, an eight-layer Llama with grouped key-value heads, or Llama 3.2 1B.
 
     `layers` replaces the shape's own number; contexts are 2,048 tokens.
     """
@@ -31,10 +32,11 @@ def build_config(shape: str, layers: int | None = None) -> Any:
 
     if shape == "gpt2":
         return GPT2Config(bos_token_id=0, eos_token_id=1, n_positions=2048, n_layer=layers or 12)
-    sizes = {"llama": (512, 1376, 8, 8, 2), "llama-1b": (2048, 8192, 16, 32, 8)}
-    width, hidden, depth, heads, kv_heads = sizes[shape]
+    sizes = {"llama": (512, 1376, 8, 8, 2, 32_000), "llama-1b": (2048, 8192, 16, 32, 8, 128_256)}
+    width, hidden, depth, heads, kv_heads, vocabulary = sizes[shape]
     return LlamaConfig(
-        vocab_size=32_000,
+        vocab_size=vocabulary,
+        tie_word_embeddings=shape == "llama-1b",
         hidden_size=width,
         intermediate_size=hidden,
         num_hidden_layers=layers or depth,
@@ -46,18 +48,23 @@ def build_config(shape: str, layers: int | None = None) -> Any:
     )
 
 
-def build_shape(shape: str, folder: Path, dtype: str, device: str, layers: int | None = None) -> Model:
-    """A model of a shape with random weights and a tokenizer of letters (no text is read), written and loaded."""
+def write_shape(shape: str, folder: Path, dtype: str, layers: int | None = None) -> None:
+    """Checkpoint of a shape with random weights and a tokenizer of letters (no text is read)."""
     from tokenizers import Tokenizer, models
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(build_config(shape, layers)).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(build_config(shape, layers)).to(DTYPES[dtype]).save_pretrained(folder)
     vocabulary = {"<s>": 0, "</s>": 1} | {chr(97 + i): 2 + i for i in range(26)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<s>"))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+
+
+def build_shape(shape: str, folder: Path, dtype: str, device: str, layers: int | None = None) -> Model:
+    """A model of a shape, written and loaded."""
+    write_shape(shape, folder, dtype, layers)
     return load_model(str(folder), dtype=dtype, device=device)
 
 
@@ -111,9 +118,10 @@ def measure(work: Work, repeats: int, clock: str) -> dict[str, float]:
 
 def print_table(rows: Sequence[dict[str, object]]) -> None:
     """Rows as a Markdown table, numbers to three digits."""
-    heads = list(rows[0])
-    print("| " + " | ".join(heads) + " |")
-    print("|" + "---|" * len(heads))
-    for row in rows:
-        cells = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()]
-        print("| " + " | ".join(cells) + " |", flush=True)
+    print(format_table(rows))
+
+
+def format_table(rows: Sequence[dict[str, object]]) -> str:
+    """Rows as a Markdown table, numbers to three digits."""
+    cells = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    return render_table(list(rows[0]), cells)

@@ -23,9 +23,10 @@ from torch import Tensor
 from circuits.activity import measure_attention_scale, sum_reads
 from circuits.attribution import list_written_streams, refuse_flat, trace_metric
 from circuits.circuit import UNITS
+from circuits.graph import Component, Kind
 from circuits.parts import Removal
 from circuits.problem import Problem
-from circuits.removal import Place, direct, run_removals
+from circuits.removal import direct, run_removals
 from circuits.units import pull_heads
 from probes.errors import UserError
 from probes.forward import Record
@@ -174,7 +175,7 @@ def remove_attention(
     and for a removal that the ablation does not define.
     """
     require_replacement(problem, removal)
-    losses: list[tuple[Place, Tensor]] = []
+    losses: list[tuple[Component, Tensor]] = []
     for edge in edges:
         layer, head, query, key = edge
         if not (0 <= layer < problem.model.layers and 0 <= head < problem.model.heads):
@@ -182,5 +183,5 @@ def remove_attention(
         if not 0 <= key <= query < problem.inputs.clean.shape[1]:
             raise UserError(f"no attention from position {key} to {query}: sources stand before destinations")
         with torch.no_grad():
-            losses.append(((layer, False), strength * lose_edge(problem, edge, removal)))
+            losses.append((Component(Kind.HEAD, layer, head), strength * lose_edge(problem, edge, removal)))
     return run_removals(problem, losses, None, tick, "attention edges removed")

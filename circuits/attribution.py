@@ -73,9 +73,16 @@ def find_gradients(problem: Problem, traced: Traced) -> Iterator[Tensor]:
     return pull_gradients(traced.model, traced.record, gradients)
 
 
-def find_embedding(problem: Problem) -> int:
-    """Index of the embedding among the writers."""
-    return next(i for i, writer in enumerate(problem.wiring.writers) if writer.kind is Kind.EMBEDDING)
+def list_embeddings(problem: Problem) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"]]:
+    """What the embedding writes on the clean prompts, and what it counts as when ablated."""
+    index = next(i for i, writer in enumerate(problem.wiring.writers) if writer.kind is Kind.EMBEDDING)
+    clean = problem.clean_record.embedding
+    assert clean is not None
+    clean = clean.detach()
+    if problem.ablated_record is None:
+        return clean, problem.ablated_writes[index].to(clean.dtype).expand_as(clean)
+    assert problem.ablated_record.embedding is not None
+    return clean, problem.ablated_record.embedding
 
 
 def refuse_flat(problem: Problem) -> None:
@@ -104,14 +111,13 @@ def attribute_along_path(problem: Problem, steps: int, tick: Tick) -> Float[Tens
             f"no path of inputs leads to the ablation {problem.ablation}: use --method eap-ig-activations, or "
             "--ablation memory-contribution"
         )
-    embed = find_embedding(problem)
-    clean, ablated = problem.clean_writes[embed], problem.ablated_writes[embed]
+    clean, ablated = list_embeddings(problem)
     total: Tensor | None = None
     for step in range(steps):
         tick("integrated gradient", step, steps)
         share = (step + 0.5) / steps
         attachment = interpolate(problem.inputs.counterfactual_attachment, problem.inputs.attachment, share)
-        embedding = torch.lerp(ablated.expand_as(clean), clean, share)
+        embedding = torch.lerp(ablated, clean, share)
         scores = score_stages(problem, find_gradients(problem, trace_metric(problem, attachment, embedding)))
         total = scores if total is None else total + scores
     assert total is not None
@@ -141,6 +147,7 @@ def attribute_nodes(problem: Problem, tick: Tick) -> Float[Tensor, "pos writer"]
     stages = [0 if w.layer < 0 else 1 + 2 * w.layer + (w.kind in (Kind.MLP, Kind.BANK)) for w in problem.wiring.writers]
     with torch.no_grad():
         scores = torch.stack(
-            [(problem.difference[w] * gradients[stage]).sum(dim=(0, 2)) for w, stage in enumerate(stages)], dim=1
+            [(problem.difference[w].float() * gradients[stage]).sum(dim=(0, 2)) for w, stage in enumerate(stages)],
+            dim=1,
         )
     return scores.sum(dim=0, keepdim=True) if problem.summed else scores

@@ -81,27 +81,3 @@ def measure_kept(
 def measure_shares(problem: Problem, kept: Iterable[Mask], total: int, tick: Tick, label: str) -> list[float]:
     """Normalised faithfulness f of each mask: 0 as everything ablated, 1 as the whole model."""
     return [normalise(problem, value) for value in measure_kept(problem, kept, total, tick, label)]
-
-
-def measure_faithfulness(
-    problem: Problem,
-    mask: Mask,
-    unit: str,
-    seed: int,
-    tick: Tick,
-    draws: int = 10,
-) -> Faithfulness:
-    """Faithfulness of the circuit given by `mask`, and of `draws` random circuits of its size."""
-    edges = int(mask.sum())
-    (value,) = measure_kept(problem, [mask], 1, tick, "faithfulness")
-    random = draw_random_masks(problem.wiring, problem.positions, edges, draws, seed)
-    shares = measure_shares(problem, random, draws, tick, "random circuits")
-    return Faithfulness(
-        metric_whole=problem.metric_clean,
-        metric_empty=problem.metric_ablated,
-        metric_circuit=value,
-        normalised=normalise(problem, value),
-        unit=unit,
-        edges=edges,
-        random=RandomBaseline(float(np.mean(shares)), min(shares), max(shares), draws),
-    )

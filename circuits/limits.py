@@ -29,6 +29,6 @@ def explain_memory(work: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"out of memory while {work}: use a shorter prompt or fewer pairs at once, --dtype bfloat16, a method "
-            "without edges (--method atp), or --device-map auto"
+            f"out of memory while {work}: use a shorter prompt, fewer pairs at once (--rows), --dtype bfloat16, a "
+            "method without edges (--method atp), or --device-map auto"
         ) from error

@@ -59,7 +59,8 @@ class Method:
     the metric again with something ablated, others estimate. `needs` are the fields of Options it reads; `cost` is its
     formula in words and `count` the same as a function, an upper bound where `bounded`. `unit` is empty where scores
     are in the metric's unit. `at_clean`: it takes one gradient at the clean run, which is 0 for the metric KL;
-    `reuses_run`: that run may be the problem's own (`differentiable`).
+    `reuses_run`: that run may be the problem's own (`differentiable`). Scores of an `additive` method over several
+    pairs are the mean of its scores over each; others decide on all pairs at once.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Method:
     at_clean: bool = False
     reuses_run: bool = False
     bounded: bool = False
+    additive: bool = True
 
 
 def measure_size(wiring: Wiring, positions: int, ends: int) -> Size:
@@ -189,6 +191,7 @@ _RECORDS = (
         count=lambda size, options: Passes(2 * size.edges, 1),
         needs=("threshold",),
         bounded=True,
+        additive=False,
     ),
     Method(
         name="edge-masks",
@@ -202,6 +205,7 @@ _RECORDS = (
         count=lambda size, options: Passes(options.updates, options.updates),
         needs=("edges", "updates", "seed"),
         unit="probability",
+        additive=False,
     ),
     Method(
         name="exact",

@@ -17,8 +17,10 @@ from probes.restarts import Start
 # Tokens (rows times positions) of one batch of patches: enough to use the machine, few enough to fit into it.
 LARGEST_BATCH = 1 << 11
 
-# Numbers in the masks of one batch of patches (256 MB of float32).
+# Numbers in the masks of one batch of masked runs (256 MB of float32), and in what its writers write and its largest
+# attention scores together (1 GB).
 LARGEST_MASK = 1 << 26
+LARGEST_STATE = 1 << 28
 
 
 def measure_masks(problem: Problem, masks: Float[Tensor, "mask pos reader writer"]) -> Float[Tensor, " mask"]:
@@ -40,8 +42,10 @@ def measure_masks(problem: Problem, masks: Float[Tensor, "mask pos reader writer
 
 def count_rows(problem: Problem) -> int:
     """Masks of one pair that run together, so that they stay within memory."""
-    size = problem.positions * len(problem.wiring.readers) * len(problem.wiring.writers)
-    return max(1, min(64, LARGEST_MASK // size))
+    wiring, model, tokens = problem.wiring, problem.model, problem.inputs.clean.shape[1]
+    mask = problem.positions * len(wiring.readers) * len(wiring.writers)
+    state = tokens * (len(wiring.writers) * model.d_model + model.heads * tokens)
+    return max(1, min(64, LARGEST_MASK // mask, LARGEST_STATE // state))
 
 
 def count_patches(problem: Problem) -> int:

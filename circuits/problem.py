@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.activity import Activity, average_activity, measure_activity
+from circuits.activity import Activity, average_activity, combine, measure_activity
 from circuits.graph import Wiring, wire
 from circuits.metrics import Metric, Readout, build_metric
 from circuits.tracing import plan_model, stack_differences, stack_writes
@@ -91,12 +91,6 @@ class Problem:
         return 1 if self.summed else int(self.inputs.clean.shape[1])
 
     @cached_property
-    def clean_writes(self) -> Float[Tensor, "writer batch pos d_model"]:
-        """What every writer writes on the clean prompts."""
-        with torch.no_grad():
-            return stack_writes(self.model, self.clean_record)
-
-    @cached_property
     def ablated_model(self) -> Model:
         """The model with the weights that the counterfactual's LoRA blocks give it; mostly `model` itself."""
         clean, other = self.inputs.attachment.bank, self.inputs.counterfactual_attachment
@@ -107,7 +101,9 @@ class Problem:
         """What every writer counts as when ablated; batch and pos may be 1."""
         if self.ablated_record is not None:
             return stack_writes(self.ablated_model, self.ablated_record)
-        return torch.zeros_like(self.clean_writes[:, :1, :1]) if self.mean is None else self.mean
+        if self.mean is not None:
+            return self.mean
+        return torch.zeros(len(self.wiring.writers), 1, 1, self.model.d_model, device=self.model.device)
 
     @cached_property
     def difference(self) -> Float[Tensor, "writer batch pos d_model"]:
@@ -115,7 +111,9 @@ class Problem:
         with torch.no_grad():
             if self.ablated_record is not None and self.ablated_model is self.model:
                 return stack_differences(self.model, self.clean_record, self.ablated_record)
-            return self.clean_writes - self.ablated_writes
+            writes = stack_writes(self.model, self.clean_record)
+            nothing = self.ablated_record is None and self.mean is None
+            return writes if nothing else writes - self.ablated_writes
 
     @cached_property
     def clean_activity(self) -> Activity:
@@ -185,7 +183,7 @@ def average_writes(
         rows = tokens.expand(inputs.clean.shape[0], -1) if tokens.shape[0] == 1 else tokens
         record, _ = record_run(model, rows, inputs.attachment)
         writes = stack_writes(model, record)[:, :, 1:]
-        summed = writes.sum(dim=(1, 2), keepdim=True)
+        summed = writes.sum(dim=(1, 2), keepdim=True, dtype=torch.float32)
         total = summed if total is None else total + summed
         count += writes.shape[1] * writes.shape[2]
     if total is None or not count:
@@ -205,6 +203,34 @@ def average_parts(model: Model, inputs: Inputs, references: Sequence[Int[Tensor,
     return average_activity(list_runs())
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What everything counts as under mean ablation: `writes` of every writer, and of parts where they are recorded."""
+
+    writes: Float[Tensor, "writer 1 1 d_model"]
+    parts: Activity | None
+
+
+def average(
+    model: Model, inputs: Inputs, references: Sequence[Int[Tensor, "_ _"]], tick: Tick, parts: bool = False
+) -> Means:
+    """Means over reference prompts under the memories of the clean prompts, each prompt's as often as any other's.
+
+    Raises UserError when the references leave nothing to average.
+    """
+    writes = average_writes(model, inputs, references, tick)
+    return Means(writes, average_parts(model, inputs, references) if parts else None)
+
+
+def mix_means(found: Sequence[tuple[Means, float]]) -> Means:
+    """Weighted sum of means."""
+    writes = torch.stack([means.writes * weight for means, weight in found]).sum(dim=0)
+    parts = [
+        combine(lambda tensor, weight=weight: tensor * weight, means.parts) for means, weight in found if means.parts
+    ]
+    return Means(writes, combine(lambda *tensors: torch.stack(tensors).sum(dim=0), *parts) if parts else None)
+
+
 def pose_problem(
     model: Model,
     inputs: Inputs,
@@ -216,6 +242,8 @@ def pose_problem(
     differentiable: bool = False,
     attention: bool = False,
     parts: bool = False,
+    means: Means | None = None,
+    alone: bool = True,
 ) -> Problem:
     """Run clean and ablated once and set up the metric.
 
@@ -223,7 +251,8 @@ def pose_problem(
     where none are given), as `zero`, or as on the clean prompts without their memories (`REMOVALS`). `summed` defaults
     to whether there are several pairs, whose positions mean different things; `differentiable` keeps the clean run on
     its autograd graph, so that EAP needs no further forward pass, and `attention` records its patterns; `parts` records
-    what FFN units and slots did, for `circuits/units.py`.
+    what FFN units and slots did, for `circuits/units.py`. `means` are those of mean ablation where they are known
+    already; a problem that does not stand `alone` is a batch of a data set, whose metric moves as a whole or not.
 
     Raises UserError for prompts of unequal length, an answer equal to the foil, activations that are not finite, and
     a metric that does not move between the clean and the ablated run.
@@ -244,9 +273,8 @@ def pose_problem(
         )
         refuse_overflow(ablated_record, ablated_logits)
     elif ablation == "mean":
-        references = references or [inputs.counterfactual]
-        mean = average_writes(model, inputs, references, tick)
-        mean_activity = average_parts(model, inputs, references) if parts else None
+        means = means or average(model, inputs, references or [inputs.counterfactual], tick, parts)
+        mean, mean_activity = means.writes, means.parts
     refuse_overflow(record, logits)
     measure = build_metric(metric, inputs.readout.keep_steps(), logits)
     with torch.set_grad_enabled(differentiable):
@@ -270,13 +298,19 @@ def pose_problem(
     )
     logits = ablated_logits if ablated_logits is not None else run_empty(problem)
     problem = replace(problem, metric_ablated=float(measure(logits).mean()))
-    # Written so that a number that is not finite is refused too.
-    if not abs(problem.metric_clean - problem.metric_ablated) >= SMALLEST_CHANGE:
-        raise UserError(
-            f"the metric {metric} does not move: {problem.metric_clean:.6g} on the prompt, "
-            f"{problem.metric_ablated:.6g} ablated; choose another counterfactual, foil, ablation or metric"
-        )
+    if alone:
+        refuse_still(metric, problem.metric_clean, problem.metric_ablated)
     return problem
+
+
+def refuse_still(metric: str, clean: float, ablated: float) -> None:
+    """Raise UserError for a metric that does not move between the clean and the ablated run."""
+    # Written so that a number that is not finite is refused too.
+    if not abs(clean - ablated) >= SMALLEST_CHANGE:
+        raise UserError(
+            f"the metric {metric} does not move: {clean:.6g} on the prompt, {ablated:.6g} ablated; choose another "
+            "counterfactual, foil, ablation or metric"
+        )
 
 
 def refuse_overflow(record: Record, logits: Float[Tensor, "batch step d_vocab"]) -> None:

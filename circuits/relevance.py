@@ -68,6 +68,8 @@ class FrozenNorm(Norm):
         gradient: Float[Tensor, "batch pos head d_head"],
         projection: Float[Tensor, "head width d_head"],
         x: Float[Tensor, "batch pos width"],
+        output: Float[Tensor, "batch pos head d_head"],
+        room: Float[Tensor, "room batch pos width"] | None = None,
     ) -> Float[Tensor, "head batch pos width"]:
         """The same for each head, given the coefficient at the output of the head's projection."""
         return self.pull_back(torch.einsum("bphd,hwd->hbpw", gradient.float(), projection.float()), x)

@@ -2,14 +2,13 @@
 
 Up to the part nothing differs from the clean run, so what it would lose is known: `(clean - ablated factor) x
 direction`. It is subtracted from the stream after the part's half layer (all readers), or from what one reader takes
-in. Behind a norm after attention or MLP the norm keeps its clean scale, as in every score of this project.
+in, and the model is taken up there (`circuits/restarts.py`). Behind a norm after attention or MLP the norm keeps its
+clean scale, as in every score of this project.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,113 +17,14 @@ from torch import Tensor
 from circuits.activity import measure_attention_scale, sum_reads
 from circuits.graph import Component, Kind, Reader
 from circuits.parts import Removal
+from circuits.patching import count_patches
 from circuits.problem import Problem
+from circuits.restarts import find_reading, find_writing, measure_losses
 from probes.attachments import Attachment
 from probes.errors import UserError
-from probes.forward import Pass, project
-from probes.models import Hook
 from probes.norms import Norm
-from probes.parts import name_attention_write, name_mlp_write
 from probes.progress import Tick
-
-# Removals of one pair that run together.
-ROWS = 64
-
-# A layer and whether the write is the MLP's side of it.
-Place = tuple[int, bool]
-
-
-class RemovingPass(Pass):
-    """A pass from whose stream `losses` are subtracted, for all readers or for `reader` alone.
-
-    `losses[layer, is_mlp]` [batch pos d_model] is what attention (or MLP and bank) of that layer no longer adds.
-    """
-
-    def __init__(self, problem: Problem, losses: dict[Place, Tensor], reader: Reader | None) -> None:
-        super().__init__(problem.model, problem.inputs.attachment, ends=problem.inputs.readout.positions)
-        self.losses = {place: loss.to(self.model.final_norm.weight.dtype) for place, loss in losses.items()}
-        self.reader = reader
-
-    def list_hooks(self) -> list[Hook]:
-        """Hooks of the plain pass; where all readers lose the write, it is taken from the stream itself."""
-        hooks = super().list_hooks()
-        if self.reader is None:
-            for (layer, mlp), loss in self.losses.items():
-                name = (name_mlp_write if mlp else name_attention_write)(self.model, layer)
-                hooks.append((name, partial(self._subtract, loss=loss)))
-        return hooks
-
-    def read_queries(self, layer: int, query: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Queries; the reader's own from the stream that lacks the write."""
-        query, memory = super().read_queries(layer, query)
-        weights = self.model.weights[layer]
-        if (c := self._read_here(layer, Kind.HEAD, "q")) is not None:
-            query = self._replace(query, c.head, self._project(layer, weights.query, weights.query_bias, c.head))
-        if (c := self._read_here(layer, Kind.EXPLICIT, "q")) is not None and memory is not None:
-            memory = memory.clone()
-            memory[:, :, c.head, c.block] = self._project(layer, weights.query, weights.query_bias, c.head)
-        return query, memory
-
-    def read_learned_queries(self, layer: int, query: Tensor) -> Tensor:
-        """Queries of learned key-values; the reader's own from the stream that lacks the write."""
-        queries, weights = super().read_learned_queries(layer, query), self.model.weights[layer]
-        if (c := self._read_here(layer, Kind.LEARNED, "in")) is not None:
-            queries = queries.clone()
-            normed = weights.attention_norm.apply(self.record.attention_stream[layer] - self._lose())
-            queries[:, :, :, c.block] = project(normed.to(weights.query.dtype), weights.query, weights.query_bias)
-        return queries
-
-    def read_keys(self, layer: int, key: Tensor) -> Tensor:
-        """Keys; the reader's own from the stream that lacks the write."""
-        weights = self.model.weights[layer]
-        if (c := self._read_here(layer, Kind.KEY_VALUE, "k")) is None:
-            return key
-        return self._replace(key, c.head, self._project(layer, weights.key, weights.key_bias, c.head))
-
-    def read_values(self, layer: int, value: Tensor) -> Tensor:
-        """Values; the reader's own from the stream that lacks the write."""
-        weights = self.model.weights[layer]
-        if (c := self._read_here(layer, Kind.KEY_VALUE, "v")) is None:
-            return value
-        return self._replace(value, c.head, self._project(layer, weights.value, weights.value_bias, c.head))
-
-    def read_mlp(self, layer: int, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Inputs of MLP and bank; the reader's own from the stream that lacks the write."""
-        own, bank = super().read_mlp(layer, x)
-        norm, stream = self.model.weights[layer].mlp_norm, self.record.mlp_stream[layer]
-        if self._read_here(layer, Kind.MLP, "in") is not None:
-            own = norm.apply(stream - self._lose()).to(x.dtype)
-        if (c := self._read_here(layer, Kind.BANK, "in")) is not None:
-            bank[c.block] = norm.apply(stream - self._lose()).to(x.dtype)
-        return own, bank
-
-    def read_final(self, stream: Tensor) -> Tensor:
-        """Stream of the logits, without the write where they are the reader."""
-        return stream if self._read_here(self.model.layers, Kind.LOGITS, "in") is None else stream - self._lose()
-
-    def _read_here(self, layer: int, kind: Kind, role: str) -> Component | None:
-        reader = self.reader
-        if reader is None or (reader.component.layer, reader.component.kind, reader.role) != (layer, kind, role):
-            return None
-        return reader.component
-
-    def _lose(self) -> Tensor:
-        return torch.stack(list(self.losses.values())).sum(dim=0)
-
-    def _project(self, layer: int, weight: Tensor, bias: Tensor | None, head: int) -> Float[Tensor, "batch pos d_head"]:
-        normed = self.model.weights[layer].attention_norm.apply(self.record.attention_stream[layer] - self._lose())
-        own = None if bias is None else bias[head : head + 1]
-        return project(normed.to(weight.dtype), weight[head : head + 1], own)[:, :, 0]
-
-    @staticmethod
-    def _replace(heads: Tensor, head: int, own: Tensor) -> Tensor:
-        heads = heads.clone()
-        heads[:, :, head] = own
-        return heads
-
-    @staticmethod
-    def _subtract(write: Tensor, hook: Any, loss: Tensor) -> Tensor:
-        return write - loss
+from probes.restarts import Start
 
 
 def direct(norm: Norm | None, vector: Float[Tensor, "*any d_model"]) -> Float[Tensor, "*any d_model"]:
@@ -216,35 +116,27 @@ def keep_position(problem: Problem, loss: Float[Tensor, "batch pos d_model"], po
     return kept
 
 
-def run_removal(problem: Problem, losses: Sequence[tuple[Place, Tensor]], reader: Reader | None) -> Tensor:
-    """Metric without each of the losses, one number a loss."""
-    tokens = problem.inputs.clean
-    if tokens.shape[0] > 1:
-        return torch.stack([measure_removal(problem, {place: loss}, reader, 1).mean() for place, loss in losses])
-    places = {place for place, _ in losses}
-    joined = {
-        here: torch.cat([loss if place == here else torch.zeros_like(loss) for place, loss in losses])
-        for here in places
-    }
-    return measure_removal(problem, joined, reader, len(losses))
-
-
-def measure_removal(problem: Problem, losses: dict[Place, Tensor], reader: Reader | None, rows: int) -> Tensor:
-    """Metric of each row of one pass."""
-    tokens = problem.inputs.clean.repeat(rows, 1)
-    with torch.no_grad():
-        return problem.metric_at_ends(RemovingPass(problem, losses, reader).run(tokens))
-
-
 def run_removals(
-    problem: Problem, losses: Sequence[tuple[Place, Tensor]], reader: Reader | None, tick: Tick, label: str
+    problem: Problem, losses: Sequence[tuple[Component, Tensor]], reader: Reader | None, tick: Tick, label: str
 ) -> Float[Tensor, " loss"]:
-    """Drop of the metric, clean minus without, for each loss alone."""
-    drops = []
-    for start in range(0, len(losses), ROWS):
-        tick(label, start, len(losses))
-        drops.append(problem.metric_clean - run_removal(problem, losses[start : start + ROWS], reader))
-    return torch.cat(drops) if drops else torch.zeros(0)
+    """Drop of the metric, clean minus without, for each loss alone; with each the writer from which it is taken.
+
+    The model is taken up behind the writer, or at the one `reader` that loses it.
+    """
+    parallel, groups = problem.model.parallel, dict[Start, list[int]]()
+    for index, (writer, _) in enumerate(losses):
+        start = find_writing(writer, parallel) if reader is None else find_reading(reader.component, parallel)
+        groups.setdefault(start, []).append(index)
+    drops, rows, done = torch.zeros(len(losses), device=problem.model.device), count_patches(problem), 0
+    for start, indices in sorted(groups.items()):
+        for first in range(0, len(indices), rows):
+            tick(label, done, len(losses))
+            chosen = indices[first : first + rows]
+            lost = torch.stack([losses[index][1] for index in chosen])
+            with torch.no_grad():
+                drops[chosen] = measure_losses(problem, start, lost, [] if reader is None else [reader] * len(chosen))
+            done += len(chosen)
+    return drops
 
 
 def remove_parts(
@@ -266,5 +158,5 @@ def remove_parts(
         if reads is not None and not problem.wiring.sees(part.whole.name, reader):
             raise UserError(f"{reader} does not read what {part.name} writes: choose a reader in a later layer")
         loss = strength * keep_position(problem, lose_part(problem, part, removal), position)
-        losses.append(((part.layer, part.kind is not Kind.EXPLICIT), loss))
+        losses.append((part.whole, loss))
     return run_removals(problem, losses, reads, tick, "parts removed")

@@ -4,6 +4,7 @@ Ablating a node adds (ablated - clean) of its write to the residual stream behin
 that stream (`probes/restarts.py`). Ablating an edge changes what its reader alone takes in: the model is taken up at
 the reader's layer, from the clean stream, and only that reader's query, key, value or input is computed from a stream
 of its own. Patches that act at the same place run together. Both are equal to a masked run (`circuits/masking.py`).
+Taking a part of a writer away is the same with a smaller loss (`circuits/removal.py`).
 """
 
 from __future__ import annotations
@@ -154,35 +155,38 @@ def find_hits(problem: Problem, patches: Sequence[Patch]) -> Bool[Tensor, "patch
     return hit.expand(-1, problem.inputs.clean.shape[1])
 
 
-def change_streams(
-    problem: Problem, start: Start, patches: Sequence[Patch], hit: Bool[Tensor, "patch pos"]
-) -> Float[Tensor, "patch batch pos d_model"]:
-    """Clean stream at `start` with each patch's writer ablated where `hit`."""
-    stream = start.read_stream(problem.clean_record)
-    lost = problem.difference[[writer for _, _, writer in patches]]
-    return stream - (lost * hit[:, None, :, None]).to(stream.dtype)
-
-
 def measure_restarted(problem: Problem, start: Start, patches: Sequence[Patch]) -> Float[Tensor, " patch"]:
-    """Drop of the metric (mean over the pairs) by each patch alone; all act at `start`, on nodes or all on edges.
-
-    A last row in which nothing is ablated is what the others are compared with: a patch without effect drops by 0.
-    """
-    inputs, model = problem.inputs, problem.model
+    """Drop of the metric (mean over the pairs) by each patch alone; all act at `start`, on nodes or all on edges."""
     hit = find_hits(problem, patches)
-    patches, hit = [*patches, patches[-1]], torch.cat([hit, torch.zeros_like(hit[:1])])
-    changed = change_streams(problem, start, patches, hit)
-    attachment, ends = repeat_rows(inputs.attachment, len(patches)), inputs.readout.positions
+    losses = problem.difference[[writer for _, _, writer in patches]] * hit[:, None, :, None]
     readers = [problem.wiring.readers[reader] for _, reader, _ in patches if isinstance(reader, int)]
+    return measure_losses(problem, start, losses, readers)
+
+
+def measure_losses(
+    problem: Problem, start: Start, losses: Float[Tensor, "patch batch pos d_model"], readers: Sequence[Reader] = ()
+) -> Float[Tensor, " patch"]:
+    """Drop of the metric (mean over the pairs) when the clean stream at `start` lacks one of the losses.
+
+    `readers` are those that lose it, one a loss; none: all that come after. A last row that loses nothing is what the
+    others are compared with: a loss without effect drops by 0.
+    """
+    inputs, model, count = problem.inputs, problem.model, len(losses) + 1
+    clean = start.read_stream(problem.clean_record)
+    losses = torch.cat([losses, torch.zeros_like(losses[:1])])
+    changed = clean - losses.to(clean.dtype)
+    attachment, ends = repeat_rows(inputs.attachment, count), inputs.readout.positions
     if not readers or start.layer == model.layers:
         taken_up: RestartedPass = RestartedPass(model, attachment, start, changed.flatten(0, 1), ends)
     else:
-        clean = start.read_stream(problem.clean_record).expand(len(patches), -1, -1, -1).flatten(0, 1)
-        taken_up = PatchedPass(model, attachment, start, clean, ends, readers, changed, hit)
+        stream = clean.expand(count, -1, -1, -1).flatten(0, 1)
+        hit = losses.ne(0).any(dim=3).any(dim=1)
+        readers = [*readers, readers[-1]]
+        taken_up = PatchedPass(model, attachment, start, stream, ends, readers, changed, hit)
     logits = taken_up.run(inputs.clean)
     if inputs.clean.shape[0] == 1:
         measured = problem.metric_at_ends(logits)
     else:
-        pairs = logits.view(len(patches), -1, *logits.shape[1:])
+        pairs = logits.view(count, -1, *logits.shape[1:])
         measured = torch.stack([problem.metric_at_ends(rows).mean() for rows in pairs])
     return measured[-1] - measured[:-1]

@@ -11,6 +11,7 @@ from circuits.attribution import attribute, attribute_along_path, attribute_node
 from circuits.circuit import UNITS, EdgeScores
 from circuits.edge_masks import train_gates
 from circuits.effects import measure_direct_effects, measure_total_effects, spread_nodes
+from circuits.graph import Wiring
 from circuits.limits import explain_memory
 from circuits.methods import METHODS, Options
 from circuits.patching import patch_everything
@@ -46,20 +47,26 @@ SCORERS: dict[str, Callable[[Problem, Options, Tick], Scored]] = {
 }
 
 
-def score(problem: Problem, method: str, options: Options, tick: Tick) -> EdgeScores:
-    """Scores of every edge and node by a method of the table.
+def measure_scores(problem: Problem, method: str, options: Options, tick: Tick) -> Scored:
+    """What a method of the table measures, edges or nodes or both.
 
-    Raises UserError for a metric on which the method says nothing, for scores that are not finite, and when memory
-    runs out.
+    Raises UserError for a metric on which the method says nothing, and when memory runs out.
     """
     if METHODS[method].at_clean:
         refuse_flat(problem)
     with explain_memory(f"scoring by {METHODS[method].label}"):
-        edges, nodes = SCORERS[method](problem, options, tick)
-    return collect_scores(problem, edges, nodes, method)
+        return SCORERS[method](problem, options, tick)
 
 
-def collect_scores(problem: Problem, edges: Tensor | None, nodes: Tensor | None, method: str) -> EdgeScores:
+def score(problem: Problem, method: str, options: Options, tick: Tick) -> EdgeScores:
+    """Scores of every edge and node by a method of the table. Raises UserError as `measure_scores` and for NaN."""
+    edges, nodes = measure_scores(problem, method, options, tick)
+    return collect_scores(problem.wiring, problem.ablation, problem.metric_name, edges, nodes, method)
+
+
+def collect_scores(
+    wiring: Wiring, ablation: str, metric: str, edges: Tensor | None, nodes: Tensor | None, method: str
+) -> EdgeScores:
     """Scores at rest; without node scores a node's is the sum over its outgoing edges (the chain rule).
 
     Raises UserError when a score is not finite.
@@ -69,14 +76,14 @@ def collect_scores(problem: Problem, edges: Tensor | None, nodes: Tensor | None,
         raise UserError("scores are not finite: the gradient overflows here; try --dtype float32 or --method exact")
     if edges is None:
         assert nodes is not None
-        edges = spread_nodes(problem.wiring, nodes)
+        edges = spread_nodes(wiring, nodes)
     nodes = edges.sum(dim=2) if nodes is None else nodes
     return EdgeScores(
-        wiring=problem.wiring,
+        wiring=wiring,
         edges=edges.detach().float().cpu().numpy(),
         nodes=nodes.detach().float().cpu().numpy(),
         method=method,
-        ablation=problem.ablation,
-        metric=problem.metric_name,
-        unit=METHODS[method].unit or UNITS[problem.metric_name],
+        ablation=ablation,
+        metric=metric,
+        unit=METHODS[method].unit or UNITS[metric],
     )

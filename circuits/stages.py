@@ -70,7 +70,7 @@ def trace_shifted(problem: Problem, stage: range, share: float) -> Traced:
 
 def score_stage(problem: Problem, stage: range, traced: Traced) -> Float[Tensor, "edge_pos writer reader"]:
     """Products of a stage's differences with the gradients of all readers; readers that do not see it get 0."""
-    wiring, difference = problem.wiring, problem.difference[stage.start : stage.stop]
+    wiring, difference = problem.wiring, problem.difference[stage.start : stage.stop].float()
     scores = difference.new_zeros(problem.positions, len(stage), len(wiring.readers))
     reader = 0
     for gradients in find_gradients(problem, traced):

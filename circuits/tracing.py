@@ -53,13 +53,37 @@ def list_mlp_writes(model: Model, record: Record, layer: int) -> Float[Tensor, "
     return torch.stack(write_mlp(model.weights[layer], record, layer))
 
 
+def list_writes(model: Model, record: Record) -> Iterator[Float[Tensor, "_ batch pos d_model"]]:
+    """What every writer wrote, a few at a time, in the order of `circuits.graph.list_writers`."""
+    assert record.embedding is not None
+    yield record.embedding.unsqueeze(0)
+    for layer in range(model.layers):
+        yield list_attention_writes(model, record, layer)
+        yield list_mlp_writes(model, record, layer)
+
+
+def make_room(model: Model, record: Record) -> Float[Tensor, "writer batch pos d_model"]:
+    """Uninitialised memory for what every writer writes; behind a norm after attention or MLP that is float32."""
+    assert record.embedding is not None
+    layers = range(model.layers)
+    counts = [sum(r.shape[2] for r in list_reads(record, i)) + len(list_mlp_outputs(record, i)) for i in layers]
+    counts += [read.shape[3] for read in record.learned_read.values()]
+    dtype = torch.float32 if has_norms_after(model) else record.embedding.dtype
+    return record.embedding.new_empty(1 + sum(counts), *record.embedding.shape, dtype=dtype)
+
+
+def has_norms_after(model: Model) -> bool:
+    """Whether the model norms what attention or MLP write (Gemma 2 and 3)."""
+    return any(weights.post_attention_norm or weights.post_mlp_norm for weights in model.weights)
+
+
 def stack_writes(model: Model, record: Record) -> Float[Tensor, "writer batch pos d_model"]:
     """What every writer wrote, in the order of `circuits.graph.list_writers`."""
-    assert record.embedding is not None
-    parts = [record.embedding.unsqueeze(0)]
-    for layer in range(model.layers):
-        parts += [list_attention_writes(model, record, layer), list_mlp_writes(model, record, layer)]
-    return torch.cat(parts)
+    stacked, position = make_room(model, record), 0
+    for writes in list_writes(model, record):
+        stacked[position : position + len(writes)] = writes
+        position += len(writes)
+    return stacked
 
 
 def stack_differences(model: Model, first: Record, second: Record) -> Float[Tensor, "writer batch pos d_model"]:
@@ -68,15 +92,16 @@ def stack_differences(model: Model, first: Record, second: Record) -> Float[Tens
     Head outputs are linear in what the heads read, so their difference is projected once; behind a norm after
     attention or MLP it is not, and the two runs' writes are subtracted.
     """
-    if any(weights.post_attention_norm or weights.post_mlp_norm for weights in model.weights):
-        return stack_writes(model, first) - stack_writes(model, second)
+    position = 0
+    if has_norms_after(model):
+        stacked = stack_writes(model, first)
+        for writes in list_writes(model, second):
+            stacked[position : position + len(writes)] -= writes
+            position += len(writes)
+        return stacked
     assert first.embedding is not None and second.embedding is not None
-    embedding = first.embedding - second.embedding
-    counts = [sum(r.shape[2] for r in list_reads(first, layer)) for layer in range(model.layers)]
-    counts += [read.shape[3] for read in first.learned_read.values()]
-    size = 1 + sum(counts) + sum(len(list_mlp_outputs(first, layer)) for layer in range(model.layers))
-    stacked = embedding.new_empty(size, *embedding.shape)
-    stacked[0] = embedding
+    stacked = make_room(model, first)
+    torch.sub(first.embedding, second.embedding, out=stacked[0])
     position = 1
     for layer, weights in enumerate(model.weights):
         for one, two in zip(list_reads(first, layer), list_reads(second, layer), strict=True):
@@ -132,8 +157,32 @@ def list_reader_tensors(model: Model, record: Record) -> list[Tensor]:
     return [*tensors, record.final_stream]
 
 
+def list_projections(
+    model: Model, record: Record, layer: int
+) -> list[tuple[Float[Tensor, "batch pos reader d_head"], Float[Tensor, "reader d_model d_head"]]]:
+    """What a layer's attention readers took in, less biases, and the weights of each: queries, memory queries,
+    queries of learned key-values, keys, values.
+    """
+    weights = model.weights[layer]
+
+    def read(output: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        return (output if bias is None else output - bias), weight
+
+    query = read(record.query[layer], weights.query, weights.query_bias)
+    memories = []
+    for found in (record.memory_query, record.learned_query):
+        if layer in found:
+            count = found[layer].shape[3]
+            bias = None if weights.query_bias is None else weights.query_bias.repeat_interleave(count, dim=0)
+            queries = found[layer].flatten(2, 3)
+            memories.append(read(queries, weights.query.repeat_interleave(count, dim=0), bias))
+    key = read(record.key[layer], weights.key, weights.key_bias)
+    return [query, *memories, key, read(record.value[layer], weights.value, weights.value_bias)]
+
+
+@torch.no_grad()
 def pull_attention(
-    model: Model, record: Record, layer: int, gradients: Iterator[Tensor]
+    model: Model, record: Record, layer: int, gradients: Iterator[Tensor], room: Tensor
 ) -> Float[Tensor, "reader batch pos d_model"]:
     """Gradients at the stream for a layer's attention readers: queries, memory queries, learned key-values, keys and
     values.
@@ -141,16 +190,14 @@ def pull_attention(
     The gradient at a head's query includes the paths through its memory reads, which are taken off, so that each
     reader has only its own. A block of learned key-values reads by the queries of all heads.
     """
-    weights = model.weights[layer]
     query, key, value = (next(gradients) for _ in range(3))
     reads = [next(gradients) for found in (record.memory_query, record.learned_query) if layer in found]
-    heads, projections = [query - sum(read.sum(dim=3) for read in reads)] if reads else [query], [weights.query]
-    for read in reads:
-        heads.append(read.flatten(2, 3))
-        projections.append(weights.query.repeat_interleave(read.shape[3], dim=0))
-    joined = torch.cat([*heads, key, value], dim=2)
-    projection = torch.cat([*projections, weights.key, weights.value])
-    pulled = weights.attention_norm.pull_back_heads(joined, projection, record.attention_stream[layer])
+    heads = [query - sum(read.sum(dim=3) for read in reads) if reads else query]
+    heads += [read.flatten(2, 3) for read in reads]
+    outputs, projections = zip(*list_projections(model, record, layer), strict=True)
+    joined, output = torch.cat([*heads, key, value], dim=2), torch.cat(outputs, dim=2)
+    norm, stream = model.weights[layer].attention_norm, record.attention_stream[layer]
+    pulled = norm.pull_back_heads(joined, torch.cat(projections), stream, output, room)
     if layer not in record.learned_query:
         return pulled
     stop, levels = sum(part.shape[2] for part in heads), reads[-1].shape[3]
@@ -159,6 +206,7 @@ def pull_attention(
     return torch.cat([pulled[:start], learned, pulled[stop:]])
 
 
+@torch.no_grad()
 def pull_mlp(
     model: Model, record: Record, layer: int, gradients: Iterator[Tensor]
 ) -> Float[Tensor, "reader batch pos d_model"]:
@@ -175,10 +223,16 @@ def pull_gradients(
 ) -> Iterator[Float[Tensor, "_ batch pos d_model"]]:
     """Gradients at the residual stream of every reader, one stage at a time: per layer attention, MLP; last the logits.
 
-    A stage is as large as a layer's readers times the stream; only one is held at a time.
+    A stage is as large as a layer's readers times the stream; only one is held at a time, in float32: attention's
+    fills the same memory in every layer, so a stage is good until the next one is asked for.
     """
+    assert record.final_stream is not None
+    found = (record.memory_query, record.learned_query)
+    blocks = sum(max((query.shape[3] for query in queries.values()), default=0) for queries in found)
+    readers = model.heads * (1 + blocks) + 2 * model.kv_heads
+    room = record.final_stream.new_empty(readers, *record.final_stream.shape, dtype=torch.float32)
     pending = iter(gradients)
     for layer in range(model.layers):
-        yield pull_attention(model, record, layer, pending)
+        yield pull_attention(model, record, layer, pending, room)
         yield pull_mlp(model, record, layer, pending)
-    yield next(pending).unsqueeze(0)
+    yield next(pending).unsqueeze(0).float()

@@ -32,7 +32,16 @@ def pick_tokens(model: Model, length: int = 12) -> Tensor:
 
 
 def compare(what: str, model: Model, got: Tensor, wanted: Tensor) -> None:
-    """Raise UserError when two tensors differ by more than the dtype's tolerance of their size."""
+    """Raise UserError when two tensors differ by more than the dtype's tolerance of their size.
+
+    Another one when the model's own is not finite, which says nothing of its architecture.
+    """
+    if not bool(torch.isfinite(wanted).all()):
+        raise UserError(
+            f"{model.name}: {what} is not finite on a text of random tokens: the weights hold NaN or infinity, or are "
+            f"too large for {str(wanted.dtype).removeprefix('torch.')}; try --dtype float32, or another copy of the "
+            "checkpoint"
+        )
     error = (got.float() - wanted.float()).abs().max().item()
     size = wanted.float().abs().max().item() + 1e-6
     if not error <= TOLERANCES[wanted.dtype] * size:
@@ -113,7 +122,8 @@ def measure_attention(model: Model) -> AttentionForm | None:
     hooks = [
         (name_hook(layer, f"attn.{point}"), partial(keep, layer=layer, point=point))
         for layer in range(model.layers)
-        for point in points
+        for point in (*points, "hook_rot_q")
+        if hasattr(model.bridge.blocks[layer].attn, point)
     ]
     with torch.no_grad():
         model.run(pick_tokens(model), hooks)
@@ -131,7 +141,16 @@ def measure_attention(model: Model) -> AttentionForm | None:
         )
     if max(scales) - min(scales) > 1e-3 * max(scales):
         return None
-    return AttentionForm(scales[0], float(cap) if cap else None, tuple(frequencies))
+    shown = rotary and all(shows_turned(model, layer, seen) for layer in range(model.layers))
+    return AttentionForm(scales[0], float(cap) if cap else None, tuple(frequencies), shown)
+
+
+def shows_turned(model: Model, layer: int, seen: dict[tuple[int, str], Tensor]) -> bool:
+    """Whether `hook_rot_q` was seen in a layer and holds the queries after their norm and rotary."""
+    shown = seen.get((layer, "hook_rot_q"))
+    query = apply_norm(model.weights[layer].query_norm, seen[layer, "hook_q"])
+    turned = rotate(query, seen[layer, "hook_cos"], seen[layer, "hook_sin"])
+    return shown is not None and shown.shape == turned.shape and agrees(turned, shown)
 
 
 def read_frequencies(

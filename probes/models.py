@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,13 @@ class AttentionForm:
 
     `frequencies[layer]` are radians a position of each pair of numbers that rotary embedding turns, none where nothing
     is turned (GPT-2, whose learned positions are in the stream); `soft_cap` is Gemma 2's `cap * tanh(score / cap)`.
+    `shows_turned`: queries as they meet the keys are at a hook point of their own, `hook_rot_q`.
     """
 
     scale: float
     soft_cap: float | None
     frequencies: tuple[Float[Tensor, " half"], ...] = field(repr=False)
+    shows_turned: bool = False
 
     @property
     def rotary(self) -> bool:
@@ -160,9 +163,21 @@ class Model:
 
     @contextmanager
     def attach(self, hooks: Sequence[Hook]) -> Iterator[None]:
-        """Install hooks for the duration of a `with` block."""
-        with self.bridge.hooks(fwd_hooks=list(hooks)):
+        """Install hooks for the duration of a `with` block.
+
+        Points are looked up by attribute: the bridge's own context lists every point of the model each time, which
+        costs as much as a layer of one token.
+        """
+        held: list[tuple[Any, Any]] = []
+        try:
+            for name, function in hooks:
+                point = reduce(getattr, name.split("."), self.bridge)
+                held.append((point, point.add_hook(function)))
             yield
+        finally:
+            for point, handle in reversed(held):
+                handle.hook.remove()
+                point.fwd_hooks.remove(handle)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt, with the special tokens that the tokenizer itself puts before it.

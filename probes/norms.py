@@ -71,19 +71,27 @@ class Norm:
         gradient: Float[Tensor, "batch pos head d_head"],
         projection: Float[Tensor, "head width d_head"],
         x: Float[Tensor, "batch pos width"],
+        output: Float[Tensor, "batch pos head d_head"],
+        room: Float[Tensor, "room batch pos width"] | None = None,
     ) -> Float[Tensor, "head batch pos width"]:
         """Gradient at the norm's input for each head, given the gradient at the output of the head's projection.
 
-        The same as projecting back and then `pull_back`, in fewer passes over the result: weight, scale and mean go
-        into the factors of one batched product, and only the component along the normed input is taken off after.
+        `output` is what the projections gave, less their biases. The same as projecting back and then `pull_back`, in
+        fewer passes over the result: weight, scale and mean go into the factors of one batched product, and only the
+        component along the normed input is taken off after; how long that is follows from `output`. The result fills
+        `room` from the front where that is given, in float32.
         """
         centred, scale = self.measure(x)
         normed = (centred / scale).flatten(0, 1)
-        folded = projection.float() * self.weight.float()[:, None]
+        projection = projection.float()
+        folded = projection * self.weight.float()[:, None]
         if self.centred:
             folded = folded - folded.mean(dim=1, keepdim=True)
         scaled = (gradient.float() / scale[..., None]).flatten(0, 1).transpose(0, 1)
-        pulled = torch.bmm(scaled, folded.transpose(1, 2))
-        along = (pulled * normed).mean(dim=-1)
+        out = None if room is None else room[: projection.shape[0]].flatten(1, 2)
+        pulled = torch.bmm(scaled, folded.transpose(1, 2), out=out)
+        if self.bias is not None:
+            output = output - torch.einsum("hmd,m->hd", projection, self.bias.float())
+        along = (scaled * output.float().flatten(0, 1).transpose(0, 1)).sum(dim=-1) / x.shape[-1]
         pulled.addcmul_(along.unsqueeze(-1), normed, value=-1.0)
-        return pulled.reshape(-1, *x.shape)
+        return pulled.view(-1, *x.shape)

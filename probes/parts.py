@@ -1,4 +1,4 @@
-"""A forward pass that also records how FFN and bank units fire; where each half layer's write can be taken away."""
+"""A forward pass that also records how FFN and bank units fire."""
 
 from __future__ import annotations
 
@@ -9,19 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.forward import Pass
-from probes.models import Hook, Model, name_hook
-
-
-def name_attention_write(model: Model, layer: int) -> str:
-    """Hook point of what a layer's attention adds to the stream, memory reads and any norm after it included."""
-    return name_hook(
-        layer, "attn.hook_out" if model.weights[layer].post_attention_norm is None else "ln1_post.hook_out"
-    )
-
-
-def name_mlp_write(model: Model, layer: int) -> str:
-    """Hook point of what a layer's MLP and bank blocks add to the stream, any norm after them included."""
-    return name_hook(layer, "mlp.hook_out" if model.weights[layer].post_mlp_norm is None else "ln2_post.hook_out")
+from probes.models import Hook, name_hook
 
 
 class PartsPass(Pass):

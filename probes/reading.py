@@ -8,6 +8,7 @@ equation 4.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,6 +29,7 @@ class Slots:
     values: Float[Tensor, "rows kv_head slot d_head"]
     bias: Float[Tensor, "rows kv_head 1 slot"] | None
     query: Float[Tensor, "rows pos head d_head"] | None = None
+    turned: Float[Tensor, "rows head pos d_head"] | None = None
     cos: Tensor | None = None
     sin: Tensor | None = None
     weights: Float[Tensor, "rows head pos slot"] | None = None
@@ -46,14 +48,18 @@ class Reader:
 
     def list_hooks(self) -> list[Hook]:
         """The hooks, at the layers alone that have something to read."""
-        points = {
-            "attn.hook_q": self._query,
+        form = self.model.attention
+        points: dict[str, Callable[..., Tensor | None]] = {
             "attn.hook_attn_scores": self._scores,
             "attn.hook_pattern": self._pattern,
             "attn.hook_z": self._z,
         }
-        if self.model.attention is not None and self.model.attention.rotary:
-            points |= {"attn.hook_cos": self._cos, "attn.hook_sin": self._sin}
+        if form is not None and form.shows_turned:
+            points["attn.hook_rot_q"] = self._turned
+        else:
+            points["attn.hook_q"] = self._query
+            if form is not None and form.rotary:
+                points |= {"attn.hook_cos": self._cos, "attn.hook_sin": self._sin}
         return [
             (name_hook(layer, point), partial(function, slots=slots, layer=layer))
             for layer, slots in self.layers.items()
@@ -62,6 +68,9 @@ class Reader:
 
     def _query(self, query: Tensor, hook: object, slots: Slots, layer: int) -> None:
         slots.query = query
+
+    def _turned(self, query: Float[Tensor, "rows pos head d_head"], hook: object, slots: Slots, layer: int) -> None:
+        slots.turned = query.transpose(1, 2)
 
     def _cos(self, angles: Tensor, hook: object, slots: Slots, layer: int) -> None:
         slots.cos = angles
@@ -73,21 +82,27 @@ class Reader:
         return torch.cat([self._score_slots(slots, layer).to(scores.dtype), scores], dim=-1)
 
     def _score_slots(self, slots: Slots, layer: int) -> Float[Tensor, "rows head pos slot"]:
-        assert slots.query is not None
-        form, norm = self.model.attention, self.model.weights[layer].query_norm
+        query, form = self._turn(slots, layer), self.model.attention
         assert form is not None
-        query = slots.query if norm is None else norm.apply(slots.query)
-        if slots.cos is not None and slots.sin is not None:
-            query = rotate(query, slots.cos, slots.sin)
-        rows, pos, heads, width = query.shape
+        rows, heads, pos, width = query.shape
         # A key-value head's query heads, and their positions, are rows of one product.
-        grouped = query.view(rows, pos, slots.keys.shape[1], -1, width).permute(0, 2, 3, 1, 4).flatten(2, 3)
-        scores = grouped @ slots.keys
+        scores = query.reshape(rows, slots.keys.shape[1], -1, width) @ slots.keys
         if form.soft_cap is not None:
             scores = form.soft_cap * torch.tanh(scores / form.soft_cap)
         if slots.bias is not None:
             scores = scores + slots.bias
         return scores.reshape(rows, heads, pos, -1)
+
+    def _turn(self, slots: Slots, layer: int) -> Float[Tensor, "rows head pos d_head"]:
+        """Queries as they meet the keys: the model's own where it shows them, else after norm and rotary."""
+        if slots.turned is not None:
+            return slots.turned
+        assert slots.query is not None
+        norm = self.model.weights[layer].query_norm
+        query = slots.query if norm is None else norm.apply(slots.query)
+        if slots.cos is not None and slots.sin is not None:
+            query = rotate(query, slots.cos, slots.sin)
+        return query.transpose(1, 2)
 
     def _pattern(self, pattern: Float[Tensor, "rows head pos key"], hook: object, slots: Slots, layer: int) -> Tensor:
         count = slots.keys.shape[-1]
@@ -99,7 +114,7 @@ class Reader:
         rows, heads, pos, count = slots.weights.shape
         grouped = slots.weights.reshape(rows, slots.values.shape[1], -1, count)
         read = (grouped @ slots.values).view(rows, heads, pos, -1).transpose(1, 2)
-        slots.query = slots.cos = slots.sin = slots.weights = None
+        slots.query = slots.turned = slots.cos = slots.sin = slots.weights = None
         return z + read.to(z.dtype)
 
 

@@ -19,14 +19,21 @@ def fire_units(
     up: Float[Tensor, "_ unit d_model"],
 ) -> Float[Tensor, "batch pos unit"]:
     """Activations of a block's gated units, `silu(gate x) * (up x)`, one block a row of the batch (or one for all)."""
-    return torch.nn.functional.silu(x @ gate.transpose(-1, -2)) * (x @ up.transpose(-1, -2))
+    return torch.nn.functional.silu(multiply(x, gate)) * multiply(x, up)
+
+
+def multiply(x: Float[Tensor, "batch pos width"], rows: Float[Tensor, "_ row width"]) -> Float[Tensor, "batch pos row"]:
+    """Products of every position with each row, one matrix a row of the batch; one for all as one plain product."""
+    if rows.shape[0] == 1:
+        return torch.nn.functional.linear(x, rows[0])
+    return x @ rows.transpose(-1, -2)
 
 
 def write_units(
     activations: Float[Tensor, "batch pos unit"], down: Float[Tensor, "_ unit d_model"]
 ) -> Float[Tensor, "batch pos d_model"]:
     """What the block adds to the residual stream; `down` holds one output vector a unit, zero at initialisation."""
-    return activations @ down
+    return multiply(activations, down.transpose(-1, -2))
 
 
 def change_projection(

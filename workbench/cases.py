@@ -20,6 +20,7 @@ from workbench.settings import Question, Settings
 if TYPE_CHECKING:
     from circuits.problem import Inputs
     from probes.attachments import Attachment
+    from workbench.banks.reading import Route
 
 # The largest text file taken as text in the prompt, in bytes; no model here reads more.
 LARGEST_TEXT = 1 << 20
@@ -115,6 +116,7 @@ def read_text(choice: str, fact: Fact | None) -> str:
 
 def choose_path(engine: Engine, settings: Settings, fact: Fact | None, prompt: str) -> Route:
     """Cluster path of a prompt in the settings' reading mode, and how it was found."""
+
     bank = engine.bank if settings.bank != "none" else None
     return choose_route(bank, settings.reading, fact, prompt, engine.facts, settings.seed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from probes.errors import UserError
 from probes.progress import Tick, quiet
 from workbench.engine import Engine
 from workbench.parts import read_part
-from workbench.pipeline import restore_problem
+from workbench.pipeline import restore_batches
 from workbench.runs import Run
 
 if TYPE_CHECKING:
@@ -54,17 +55,33 @@ def check_part(engine: Engine, run: Run, part: str, reader: str = "", tick: Tick
 
     component, position = read_part(part, run.circuit.plan.layers)
     require_place(run, component, position, reader)
-    problem = restore_problem(engine, run, tick, parts=True)
-    removals = list_removals(component.kind, problem.ablation)
-    exact = [measure_part(problem, component, position, reader, removal, tick) for removal in removals]
+    removals = list_removals(component.kind, run.scores.ablation)
     kept = run.parts.find(part, reader) if run.parts is not None else None
-    if kept is not None:
-        estimates = [kept.estimate(removal) for removal in removals]
-    else:
-        estimates = estimate_part(problem, component, position, reader, removals, tick)
-    ways = tuple(Measured(*way) for way in zip(removals, estimates, exact, strict=True))
-    unit = UNITS[problem.metric_name]
-    return PartCheck(part, reader, ways, unit, "eap", problem.ablation, kept is not None)
+
+    def measure(problem: Problem) -> list[tuple[float, float | None]]:
+        exact = [measure_part(problem, component, position, reader, removal, tick) for removal in removals]
+        found = None if kept else estimate_part(problem, component, position, reader, removals, tick)
+        return list(zip(exact, found or [None] * len(removals), strict=True))
+
+    totals = average_ways(restore_batches(engine, run, parts=True).each(measure, tick))
+    ways = [
+        Measured(removal, estimate if kept is None else kept.estimate(removal), exact)
+        for removal, (exact, estimate) in zip(removals, totals, strict=True)
+    ]
+    return PartCheck(part, reader, tuple(ways), UNITS[run.scores.metric], "eap", run.scores.ablation, kept is not None)
+
+
+def average_ways(
+    batches: Iterable[tuple[Sequence[tuple[float, float | None]], float]],
+) -> list[tuple[float, float | None]]:
+    """Exact drops and estimates of every way of removal as means over batches of given shares."""
+    rows = [
+        [(exact * share, None if guess is None else guess * share) for exact, guess in ways] for ways, share in batches
+    ]
+    return [
+        (sum(exact for exact, _ in way), None if way[0][1] is None else sum(guess or 0.0 for _, guess in way))
+        for way in zip(*rows, strict=True)
+    ]
 
 
 def require_place(run: Run, component: Component, position: int, reader: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.problem import record_run
+from probes.asking import ReadingPass
 from probes.errors import UserError
 from probes.facts import Fact, find_fact
 from probes.models import Model
@@ -98,7 +98,8 @@ def answer_side(engine: Engine, name: str, side: Side, answer: str, source: str)
         refuse_length(model, len(ids) + len(wanted[:-1]))
     except UserError as error:
         return Condition(name, prompt, source=source, reason=str(error))
-    _, logits = record_run(model, torch.tensor([[*ids, *wanted[:-1]]]), engine.attach(side.path, side.memories))
+    attachment = engine.attach(side.path, side.memories)
+    logits = ReadingPass(model, attachment).run(torch.tensor([[*ids, *wanted[:-1]]]))
     probabilities = logits[0, len(ids) - 1 :].float().softmax(dim=-1)
     best = [predict(model, probabilities[0], token) for token in probabilities[0].topk(SHOWN).indices.tolist()]
     steps = [predict(model, probabilities[step], token) for step, token in enumerate(wanted)]

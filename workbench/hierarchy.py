@@ -115,7 +115,8 @@ def list_places(
 
 def list_levels(shape: Shape, bank: Bank, usage: Usage, facts: int | None) -> list[Place]:
     """A row a level of a bank, deepest (rarest read) first."""
-    forward = run_forward(shape, usage.reference).total
+    logits = 2 * usage.reference * shape.vocabulary * shape.d_model / TERA
+    forward = run_forward(shape, usage.reference).total + logits
     width = measure_width(bank)
     rows = []
     for level, (clusters, size) in enumerate(zip(bank.clusters, list_block_bytes(bank, width), strict=True), start=1):

@@ -55,6 +55,8 @@ def measure_run(engine: Engine, run: Run, effort: Effort, tick: Tick = quiet) ->
 
     Raises UserError when the circuit is empty, or the model or facts are no longer the run's.
     """
+    from circuits.limits import explain_memory
+
     effort.check()
     if not run.circuit.edges:
         raise UserError("the circuit has no edges, so there is nothing to measure: trace again with more --edges")
@@ -63,7 +65,8 @@ def measure_run(engine: Engine, run: Run, effort: Effort, tick: Tick = quiet) ->
     problem = restore_problem(engine, run, tick)
     for part in PARTS:
         if part in effort.parts:
-            found[part] = measure_part(part, engine, run, problem, effort, tick)
+            with explain_memory(f"measuring {part}"):
+                found[part] = measure_part(part, engine, run, problem, effort, tick)
     return round_trip(found)
 
 

@@ -105,6 +105,7 @@ class Settings:
     `device_map` spreads a large model over devices (then `device` is not used).
     `parts` is how many of the strongest FFN units, bank units, memory slots and attention edges are kept of each (0:
     they are not scored), as nodes and into each reader of `into` (empty: into the logits).
+    `rows` is how many prompt pairs of a data set run at once; of a larger one the scores are added up batch by batch.
     """
 
     model: str = "shipped"
@@ -131,6 +132,7 @@ class Settings:
     trust_remote_code: bool = False
     parts: int = 0
     into: tuple[str, ...] = ()
+    rows: int = 256
 
     def check(self) -> None:
         """Raise UserError for the first setting that is outside its table or range."""
@@ -150,6 +152,7 @@ class Settings:
             ("memories", 1, 100),
             ("seed", 0, 2**31 - 1),
             ("parts", 0, 10_000),
+            ("rows", 1, 100_000),
         ):
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"{name} is {getattr(self, name)}: choose a whole number from {low} to {high}")

@@ -15,7 +15,8 @@ from probes.progress import Tick, quiet
 from probes.prompts import list_counterfactuals
 from workbench.cases import resolve
 from workbench.engine import Engine
-from workbench.pipeline import pose, score, score_pairs, set_goal
+from workbench.pipeline import score, score_pairs, set_goal
+from workbench.problems import pose
 from workbench.runs import Run
 from workbench.settings import ABLATIONS, Question, Settings, read_question
 
@@ -99,7 +100,7 @@ def compare_variant(engine: Engine, run: Run, kind: str, name: str, question: Qu
         raise UserError("other memories are attached, so the graphs are not the same")
     scores = score(problem, settings, quiet)
     pairs = score_pairs(engine, cases, settings, quiet) if settings.selection == "stable" else None
-    mask = select_edges(scores, settings.selection, set_goal(problem, settings, pairs)).mask
+    mask = select_edges(scores, settings.selection, set_goal(problem.list_ends(), settings, pairs)).mask
     own = mask_edges(run.circuit, run.scores.wiring, run.scores.edges.shape[0])
     overlap = compare_circuits(name, (run.scores, own), (scores, mask))
     return Variant(kind, name, overlap.jaccard, overlap.spearman, overlap.edges)

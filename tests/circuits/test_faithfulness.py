@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.attribution import attribute
-from circuits.faithfulness import draw_random_masks, measure_faithfulness
+from circuits.batches import hold, measure_faithfulness
+from circuits.faithfulness import draw_random_masks
+from circuits.methods import Options
 from circuits.metrics import build_readout
 from circuits.problem import Inputs, pose_problem
-from circuits.scoring import collect_scores
+from circuits.scoring import collect_scores, score
 from circuits.selection import keep_strongest
 from probes.attachments import Attachment
 from probes.errors import UserError
@@ -23,18 +24,24 @@ def test_faithfulness_runs_from_nothing_to_everything() -> None:
     attachment = Attachment(bank=make_bank(model))
     clean, other = torch.tensor([[0, 20, 31, 44]]), torch.tensor([[0, 22, 33, 44]])
     problem = pose_problem(model, Inputs(clean, other, attachment, attachment, build_readout([4], [[5]], [[9]])))
-    scores = collect_scores(problem, attribute(problem, lambda *_: None), None, "eap")
+    scores = score(problem, "eap", Options(), lambda *_: None)
     whole = np.broadcast_to(scores.wiring.visible, scores.edges.shape)
 
     def measure(mask: np.ndarray) -> float:
-        return measure_faithfulness(problem, mask, "logits", 0, lambda *_: None, draws=2).normalised
+        return measure_faithfulness(
+            hold(problem), problem.wiring, mask, "logits", 0, lambda *_: None, draws=2
+        ).normalised
 
     assert measure(whole.copy()) == pytest.approx(1.0, abs=1e-3)
     assert measure(np.zeros_like(whole)) == pytest.approx(0.0, abs=1e-3)
-    strong = measure_faithfulness(problem, keep_strongest(scores, 400), "logits", 0, lambda *_: None, draws=3)
+    strong = measure_faithfulness(
+        hold(problem), problem.wiring, keep_strongest(scores, 400), "logits", 0, lambda *_: None, draws=3
+    )
     assert strong.edges == 400
     assert strong.random.low <= strong.random.mean <= strong.random.high
-    again = measure_faithfulness(problem, keep_strongest(scores, 400), "logits", 0, lambda *_: None, draws=3)
+    again = measure_faithfulness(
+        hold(problem), problem.wiring, keep_strongest(scores, 400), "logits", 0, lambda *_: None, draws=3
+    )
     assert again == strong
 
 
@@ -59,4 +66,4 @@ def test_scores_that_are_not_finite_are_refused() -> None:
     problem = pose_problem(model, Inputs(clean, other, Attachment(), Attachment(), build_readout([3], [[5]], [[9]])))
     bad = torch.full((3, len(problem.wiring.writers), len(problem.wiring.readers)), float("nan"))
     with pytest.raises(UserError, match="not finite"):
-        collect_scores(problem, bad, None, "eap")
+        collect_scores(problem.wiring, problem.ablation, problem.metric_name, bad, None, "eap")

@@ -18,6 +18,7 @@ from circuits.relevance import attribute_relevance
 from circuits.restarts import Patch
 from circuits.stages import attribute_along_stages
 from circuits.units import attribute_parts
+from probes.asking import ReadingPass
 from probes.attachments import Attachment, BankBlocks, stack_attachments
 from probes.blocks import Design, measure_widths, start_tensors
 from probes.errors import UserError
@@ -214,6 +215,17 @@ def test_which_kinds_are_writers() -> None:
     assert named["key-value"] == ["k1.l0", "k1.l1", "k2.l0", "k2.l1"]
     assert not named["LoRA QK"] and not named["LoRA VO"] and not named["LoRA FFN"]
     assert all(parse_component(writer, 3).name == writer for writer in named["key-value"])
+
+
+@pytest.mark.parametrize(("shape", "name"), [("llama", name) for name in KINDS] + [("gemma2", "key-value")])
+def test_reading_without_a_record_gives_the_same_logits(shape: str, name: str) -> None:
+    """The pass that hears only layers with memories computes what the recording pass computes."""
+    attachment = attach(shape, name)
+    wanted = Pass(load_shape(shape), attachment).run(CLEAN)
+    assert torch.allclose(ReadingPass(load_shape(shape), attachment).run(CLEAN), wanted, atol=1e-5)
+    ends = torch.tensor([[2, 4]])
+    kept = ReadingPass(load_shape(shape), attachment, ends=ends).run(CLEAN)
+    assert torch.allclose(kept, wanted[:, [2, 4]], atol=1e-5)
 
 
 def test_lora_blocks_of_several_paths_are_not_traced_in_one_batch() -> None:

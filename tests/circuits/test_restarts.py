@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from circuits.metrics import build_readout
-from circuits.patching import list_edge_patches, measure_masks, measure_patches
+from circuits.patching import LARGEST_STATE, count_rows, list_edge_patches, measure_masks, measure_patches
 from circuits.problem import Inputs, Problem, pad_tokens, pose_problem
 from circuits.restarts import Patch
 from probes.attachments import Attachment, stack_attachments
@@ -71,3 +71,15 @@ def test_other_ablations_restart_too(shape: str, ablation: str) -> None:
     for one in (problem, replace(problem, summed=True)):
         patches = list_patches(one)[::4]
         assert torch.allclose(measure_patches(one, patches, quiet, ""), measure_masked(one, patches), atol=1e-5)
+
+
+def test_long_prompts_run_fewer_rows_at_once() -> None:
+    """Masked runs together hold no more than is allowed, however long the prompt; one always runs."""
+    problem = replace(pose("llama", 1), summed=True)
+    rows = []
+    for length in (5, 4_000, 1_000_000):
+        inputs = replace(problem.inputs, clean=torch.zeros(1, length, dtype=torch.long))
+        rows.append(count_rows(replace(problem, inputs=inputs)))
+        state = length * (len(problem.wiring.writers) * problem.model.d_model + problem.model.heads * length)
+        assert rows[-1] == 1 or rows[-1] * state <= LARGEST_STATE
+    assert rows[0] == 64 > rows[1] > rows[2] == 1

@@ -15,7 +15,7 @@ from circuits.metrics import build_readout
 from circuits.parts import PartTable, Removal, rank_parts
 from circuits.patching import measure_patches
 from circuits.problem import Inputs, Problem, pose_problem
-from circuits.removal import keep_position, lose_part, remove_parts, run_removal
+from circuits.removal import keep_position, lose_part, remove_parts, run_removals
 from circuits.units import attribute_parts
 from probes.attachments import Attachment, stack_attachments
 from probes.errors import UserError
@@ -89,10 +89,10 @@ def test_removing_all_parts_is_patching_the_writer(shape: str) -> None:
             place = wiring.find_reader(reader) if reader else slice(None)
             position = 4 if reader == "logits" else 3
             (wanted,) = measure_patches(problem, [(position, place, writer)], quiet, "writer")
-            lost = ((whole.layer, whole.kind is not Kind.EXPLICIT), keep_position(problem, loss, position))
+            lost = (whole, keep_position(problem, loss, position))
             reads = wiring.readers[place] if reader else None
-            got = problem.metric_clean - float(run_removal(problem, [lost], reads))
-            assert got == pytest.approx(float(wanted), abs=2e-5), (name, reader)
+            (got,) = run_removals(problem, [lost], reads, quiet, "parts")
+            assert float(got) == pytest.approx(float(wanted), abs=2e-5), (name, reader)
 
 
 @pytest.mark.parametrize("shape", ["llama", "gemma2"])

@@ -42,6 +42,28 @@ def asked(open_page: OpenPage, settle: Settle) -> AppTest:
     return settle(app, "asking")
 
 
+def test_which_blocks_are_read_is_chosen_on_the_page(
+    open_page: OpenPage, settle: Settle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every reading mode is offered, and the question is asked with the chosen one."""
+    from workbench import pipeline
+    from workbench.settings import READINGS, Settings
+
+    seen: list[Settings] = []
+    real = pipeline.ask
+
+    def ask(engine: Any, question: Any, settings: Settings, tick: Any) -> Any:
+        seen.append(settings)
+        return real(engine, question, settings, tick)
+
+    monkeypatch.setattr(pipeline, "ask", ask)
+    app = open_page(fact="norland-capital")
+    assert app.selectbox(key="reading").options == [choice.label for choice in READINGS.values()]
+    app.selectbox(key="reading").select("generic").run()
+    settle(press(app, "Ask"), "asking")
+    assert [settings.reading for settings in seen] == ["generic"]
+
+
 def test_nothing_can_be_asked_before_a_choice(open_page: OpenPage) -> None:
     app = open_page()
     assert not app.exception

@@ -18,7 +18,14 @@ from tests.probes.test_bank import make_design
 from tests.small_world import write_world
 from workbench.banks import encoding
 from workbench.banks.blocking import Reader
-from workbench.banks.measuring import list_block_bytes, measure_storage, measure_width, simulate_bank, simulate_paper
+from workbench.banks.measuring import (
+    fit_tier,
+    list_block_bytes,
+    measure_storage,
+    measure_width,
+    simulate_bank,
+    simulate_paper,
+)
 from workbench.banks.specificity import COMMON, RATINGS, SPECIFIC, Task, compare_tasks, split_tasks
 from workbench.banks.writing import start_shards, write_bank
 from workbench.cli import main
@@ -53,6 +60,14 @@ def test_a_banks_storage_is_measured_and_simulated(tmp_path: Path) -> None:
     for exponent in {row["exponent"] for row in found["rows"]}:
         hits = [row["hits"][0] for row in found["rows"] if row["exponent"] == exponent]
         assert hits == sorted(hits), "a larger cache is met more often"
+
+
+def test_a_tier_is_the_line_through_small_and_large_reads() -> None:
+    """Two milliseconds and a gigabyte a second come back; where large reads seem no slower there is no latency."""
+    tier = fit_tier("disk", [(2e-3 + 4096e-9, 0.0, 4096)], [(3e-3, 0.0, 1_000_000)], 0)
+    assert tier.latency == pytest.approx(2e-3) and tier.bandwidth == pytest.approx(1e9)
+    busy = fit_tier("disk", [(5e-3, 0.0, 4096)], [(4e-3, 0.0, 1_000_000)], 0)
+    assert busy.latency == 0 and busy.bandwidth == pytest.approx(2.5e8)
 
 
 def test_the_papers_tiers_are_simulated_at_full_size() -> None:

@@ -87,11 +87,21 @@ def test_unpacking_undoes_packing(width: int, numbers: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["OPQ4x8-Residual2x3-PQ2x5", "OPQ2x8-PQ4x3", "Residual2x7-PQ2x4", "PQ8x8", "Residual2x5-PQ1x6"]
+    "name",
+    [
+        "OPQ4x8-Residual2x3-PQ2x5",
+        "OPQ2x8-PQ4x3",
+        "Residual2x7-PQ2x4",
+        "PQ8x8",
+        "Residual2x5-PQ1x6",
+        # Numbers that cross bytes, as in the paper's code.
+        "OPQ4x8-Residual2x9-PQ2x10",
+    ],
 )
 def test_decoding_is_that_of_faiss(name: str) -> None:
-    vectors = np.random.default_rng(1).normal(size=(300, 8)).astype(np.float32)
-    quantiser = Quantiser(read_code(name, 8), vectors, 0)
+    code = read_code(name, 8)
+    vectors = np.random.default_rng(1).normal(size=(max(300, code.least + 50), 8)).astype(np.float32)
+    quantiser = Quantiser(code, vectors, 0)
     codes, tables = quantiser.encode(vectors), quantiser.list_tables()
     book = Codebook(quantiser.code, tables.get("rotation"), tables.get("coarse"), tables["fine"])
     decoded = book.decode(torch.from_numpy(codes)).numpy()

@@ -57,7 +57,7 @@ def batches() -> Batches:
     paths = np.stack([leaves // 3, leaves], axis=1)
     kinds = {kind: list(paths[:5]) for kind in ("person", "company", "town", "country", "element")}
     built = Batches(config, world, corpus, paths, kinds, encoder)
-    built.anchor_steps, built.steps = 8, 20
+    built.anchor_steps, built.bank_steps, built.steps = 8, 16, 20
     return built
 
 

@@ -24,6 +24,8 @@ from workbench.exports_graphml import clean_xml
 from workbench.exports_json import COPIED, encode_document, load_schema, read_json, write_json
 from workbench.exports_tables import EDGE_COLUMNS, NODE_COLUMNS
 from workbench.runs import Run, load_run, save_run
+from workbench.views.drawing import View
+from workbench.views.layout import lay_out
 
 TABLES = ("csv", "csv-nodes")
 HOSTILE = [
@@ -232,3 +234,14 @@ def test_experts_survive_files(build_run: Callable[..., Run], tmp_path: Path) ->
     assert read_json(write_json(run)).circuit == run.circuit
     save_run(run, tmp_path / "mixture")
     assert load_run(tmp_path / "mixture").circuit == run.circuit
+
+
+def test_learned_key_values_survive_files(build_run: Callable[..., Run], tmp_path: Path) -> None:
+    """Blocks of learned key-values are nodes of a kind of their own, in JSON, run folder and figure."""
+    run = build_run(plan=Plan(layers=2, heads=4, kv_heads=2, learned_layers=(0, 1), learned=2), edges=200)
+    assert {"k0.l0", "k1.l1"} <= {node.component.name for node in run.circuit.nodes}
+    assert read_json(write_json(run)).circuit == run.circuit
+    save_run(run, tmp_path / "learned")
+    assert load_run(tmp_path / "learned").circuit == run.circuit
+    drawing = lay_out(run.circuit, run.tokens, View())
+    assert {"k0.l0", "k1.l1"} <= {glyph.id.partition("@")[0] for glyph in drawing.glyphs}

@@ -253,3 +253,15 @@ def test_the_command(bank: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(list(arguments)) == 2
         error = capsys.readouterr().err
         assert wanted in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["part-000000.safetensors", "part-000000.parquet", "memory.json"])
+def test_a_bank_cut_off_in_the_middle_is_one_line(name: str, bank: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = bank / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    before = {one: one.read_bytes() for one in bank.iterdir() if one.is_file()}
+    arguments = ["generate", "--model", str(write_checkpoint("llama")), "--prompt", "Anna", "--tokens", "2"]
+    assert main([*arguments, "--memory", str(bank), "--memory-ids", "peru"]) == 2
+    error = capsys.readouterr().err
+    assert name in error and error.count("\n") == 1
+    assert before == {one: one.read_bytes() for one in bank.iterdir() if one.is_file()}

@@ -17,6 +17,7 @@ from tests.encoders import encode_letters
 from tests.small_world import write_world
 from workbench import library
 from workbench.cases import resolve
+from workbench.checks import check_part
 from workbench.engine import Engine, open_engine
 from workbench.memory import search
 from workbench.memory.documents import list_files
@@ -291,6 +292,32 @@ def test_a_table_of_pairs_is_the_mean_of_its_pairs(engine: Engine, tmp_path: Pat
     assert np.isfinite([found.estimate, found.exact]).all()
     with pytest.raises(UserError, match="position"):
         check_node(engine, loaded, "m0@1")
+
+
+def test_a_data_set_in_batches_is_the_data_set(engine: Engine, tmp_path: Path) -> None:
+    """Scores, parts, circuit, faithfulness and exact checks of three pairs two at a time are those of all at once."""
+    question = write_table(tmp_path, PAIRS)
+    whole, added = (
+        trace(engine, question, replace(SETTINGS, edges=40, memory="none", parts=3, rows=rows)) for rows in (256, 2)
+    )
+    assert "--rows 2" in added.about["command"]
+    assert np.abs(added.scores.edges - whole.scores.edges).max() < 1e-5 * np.abs(whole.scores.edges).max()
+    ends = [{(edge.writer, edge.reader, edge.role) for edge in run.circuit.edges} for run in (whole, added)]
+    assert ends[0] == ends[1]
+    for name in ("metric_whole", "metric_empty", "normalised"):
+        assert added.about["faithfulness"][name] == pytest.approx(whole.about["faithfulness"][name], abs=1e-4)
+    assert added.parts is not None and whole.parts is not None
+    part = whole.parts.parts[0]
+    assert added.parts.parts[0].id == part.id
+    assert added.parts.parts[0].score == pytest.approx(part.score, rel=1e-4)
+    assert replay(added, engine) == ()
+    for node in ("m0@0", "a1.kv0@0"):
+        assert check_node(engine, added, node).exact == pytest.approx(check_node(engine, whole, node).exact, abs=1e-5)
+    ours, theirs = (check_part(engine, replace(run, parts=None), part.id).ways[0] for run in (added, whole))
+    assert ours.exact == pytest.approx(theirs.exact, abs=1e-5)
+    assert ours.estimate == pytest.approx(theirs.estimate, abs=1e-5)
+    with pytest.raises(UserError, match="raise --rows"):
+        trace(engine, question, replace(SETTINGS, memory="none", method="acdc", rows=2))
 
 
 def test_stable_edges_come_from_several_facts(engine: Engine) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -28,8 +30,10 @@ from workbench.banks.writing import write_bank
 from workbench.cli import main
 from workbench.training import routing
 from workbench.training.attached_blocks import BlockHooks, measure_network
-from workbench.training.bank import BankPlan, BankTrainer, Learner, make_trainer, measure_modes, train_bank
+from workbench.training.bank import train_bank
 from workbench.training.bank_material import BankMaterial, build_bank_material, choose_subtree
+from workbench.training.bank_plan import BankPlan
+from workbench.training.bank_trainer import BankTrainer, Learner, make_trainer, measure_modes
 from workbench.training.block_tables import BlockTables, name_shards
 from workbench.training.merging import merge_banks
 from workbench.training.networks import open_network
@@ -328,17 +332,27 @@ train(corpus, out, replace(PLAN, anchor=anchor, rows=rows, steps=4), **more)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("anchor", ["frozen", "co-trained"])
 def test_two_processes_train_as_one_with_all_rows(corpus: Path, tmp_path: Path, anchor: str) -> None:
     more = {} if anchor == "frozen" else {"out_model": tmp_path / "one-model"}
     one = train(corpus, tmp_path / "one", replace(PLAN, anchor=anchor, rows=4, steps=4), **more)
     script = tmp_path / "process.py"
     script.write_text(PROCESS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29577"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1"]
+    arguments = [f"--master-port={port}", str(script), str(corpus), str(tmp_path / "two"), anchor, "4"]
+    root = str(Path(__file__).parents[2])
     done = subprocess.run(
-        [*command, str(script), str(corpus), str(tmp_path / "two"), anchor, "4"],
-        capture_output=True, text=True, timeout=280, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+        [*command, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=800,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     two = json.loads((tmp_path / "two" / "training.json").read_text())
     losses = [[row["loss"] for row in record["log"]] for record in (one, two)]

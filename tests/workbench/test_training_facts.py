@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.bank_facts import READINGS, choose_facts, run
-from workbench.training.bank import BankPlan
+from workbench.training.bank_plan import BankPlan
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_bank_alone_holds_facts_that_the_model_never_saw(tmp_path: Path) -> None:
-    plan = BankPlan(units=(24, 24), branching=4, steps=80, rows=12, length=64, rate=1e-2)
+    plan = BankPlan(units=(24, 24), branching=8, steps=45, rows=12, length=64, rate=1e-2)
     found = run(tmp_path, 40, plan, limit=40)
     accuracy = found["accuracy"]
     assert set(accuracy) == set(READINGS) and found["documents"] == 40

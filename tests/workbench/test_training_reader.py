@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +25,12 @@ from probes.writing import write_memories
 from tests.checkpoints import TEXT, load_shape, write_checkpoint
 from workbench.cli import main
 from workbench.training import checkpoints, reading_material
+from workbench.training.corpus import cut_pieces
 from workbench.training.live import CHUNK, READERS, share_live, write_live
 from workbench.training.networks import open_network, save_network
 from workbench.training.reader import Reader, ReaderPlan, make_optimizer, measure_tokens, train_reader
 from workbench.training.reading_material import Material, choose_references
-from workbench.training.steps import choose_rate, order_rows
+from workbench.training.steps import Steps, choose_rate, order_rows
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3")
 NAMES = ("Anna", "Berta", "Carl", "Doris", "Emil", "Frida", "Georg", "Hanna")
@@ -195,6 +198,29 @@ def test_rates_rise_hold_and_fall() -> None:
     assert rates[:3] == [0.5, 1.0, 1.0] and rates[80] == 1.0
     assert rates == sorted(rates[:2]) + sorted(rates[2:], reverse=True)
     assert 0.1 < rates[-1] < 0.2
+
+
+def test_ctrl_c_keeps_the_step_under_way() -> None:
+    kept: list[int] = []
+
+    def take(step: int) -> float:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1.0
+
+    steps = Steps(5, take, lambda step, _: kept.append(step), minutes=60.0)
+    with pytest.raises(KeyboardInterrupt):
+        steps.run(0, lambda *_: None)
+    assert kept == [3] and len(steps.log) == 3
+    with pytest.raises(UserError, match="the loss of step 1 is nan"):
+        Steps(1, lambda _: float("nan"), lambda *_: None, minutes=60.0).run(0, lambda *_: None)
+
+
+def test_documents_are_tokenised_in_pieces_that_cut_no_word() -> None:
+    words = " ".join(f"word{number}" for number in range(30_000))
+    pieces = list(cut_pieces(iter(["  ", words[:70_001], words[70_001:], " \n"])))
+    assert "".join(pieces) == words and len(pieces) > 3
+    assert all(piece.split()[-1] in words.split(" ") for piece in pieces[:2])
 
 
 def test_every_epoch_has_every_row_once() -> None:

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from probes.asking import ReadingPass
 from probes.attachments import Attachment, BankBlocks, stack_attachments
 from probes.bank import GENERIC, Bank, fetch_blocks
 from probes.errors import UserError
 from probes.facts import Fact
-from probes.forward import Pass
 from probes.models import Model
 from probes.progress import Tick, quiet
 from probes.prompts import encode_answer
@@ -161,7 +161,7 @@ class Reader:
         longest, wanted = max(map(len, rows)), torch.tensor(answers)
         tokens = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
         ends = torch.tensor([[len(prompt) - 1 + step for step in range(wanted.shape[1])] for prompt in prompts])
-        logits = Pass(self.model, attachment, ends=ends).run(tokens).float().cpu()
+        logits = ReadingPass(self.model, attachment, ends=ends).run(tokens).float().cpu()
         steps = logits.log_softmax(dim=-1).gather(2, wanted.unsqueeze(-1)).squeeze(-1)
         correct = (logits.argmax(dim=-1) == wanted).all(dim=1)
         return steps.sum(dim=1).double().numpy(), correct.numpy()

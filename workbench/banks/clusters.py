@@ -142,8 +142,9 @@ def grow_tree(vectors: Vectors, branching: int = 16, depth: int = 4, seed: int =
                 continue
             # A stream of random numbers a cluster: subtrees do not depend on one another.
             generator = np.random.default_rng((seed, level, number))
-            fitted = fit_children(vectors[own], branching, generator)
-            labels = measure_distances(vectors[own], fitted).argmin(axis=1)
+            held = vectors if level == 0 else vectors[own]
+            fitted = fit_children(held, branching, generator)
+            labels = measure_distances(held, fitted).argmin(axis=1)
             centroids.append(fitted)
             parts += [own[labels == child] for child in range(branching)]
         levels.append(np.concatenate(centroids))

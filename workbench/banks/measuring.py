@@ -1,8 +1,8 @@
 """A bank's own storage measured: how fast its blocks come from the disk and from memory, and what caching would do.
 
 Reads are timed twice, with the file's pages dropped from the cache and again right after. The system may not drop them
-(another file system, pages in use); whether it did is counted and said. Latency is that of reads of one page, bandwidth
-that of whole blocks once the latency is taken off. The simulator is `workbench/costs/tiers.py`.
+(another file system, pages in use); whether it did is counted and said. Latency and bandwidth are those of the straight
+line through the median times of one page and of up to a megabyte. The simulator is `workbench/costs/tiers.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,9 @@ def measure_storage(bank: Bank, fetches: int = 32, seed: int = 0, tick: Tick = q
     if not subtrees:
         raise UserError(f"{bank.folder} holds no subtree: there is nothing to time")
     generator = np.random.default_rng(seed)
-    cold, warm, pages, blocks, met = [], [], [], [], []
+    cold, warm, met = [], [], []
+    pages: list[tuple[float, float, int]] = []
+    blocks: list[tuple[float, float, int]] = []
     for number in range(fetches):
         tick("timing reads", number, fetches)
         path = [int(generator.choice(subtrees))]
@@ -102,15 +105,27 @@ def measure_storage(bank: Bank, fetches: int = 32, seed: int = 0, tick: Tick = q
         large = min(size, max(1 << 20, 8 * PAGE))
         page = time_reads(shard, int(generator.integers(max(1, size - small))), small)
         block = time_reads(shard, int(generator.integers(max(1, size - large))), large)
-        pages.append(page)
-        blocks.append((*block, large))
+        pages.append((*page[:2], small))
+        blocks.append((*block[:2], large))
         met += [page[2], block[2]]
-    tiers = []
-    for name, column in (("disk", 0), ("memory", 1)):
-        latency = statistics.median(page[column] for page in pages)
-        speed = statistics.median(block[3] / max(block[column] - latency, 1e-9) for block in blocks)
-        tiers.append(Tier(name, speed, latency))
-    return Storage(tiers[0], tiers[1], statistics.median(cold), statistics.median(warm), sum(met) / len(met))
+    disk, memory = (fit_tier(name, pages, blocks, column) for name, column in (("disk", 0), ("memory", 1)))
+    return Storage(disk, memory, statistics.median(cold), statistics.median(warm), sum(met) / len(met))
+
+
+def fit_tier(
+    name: str, pages: Sequence[tuple[float, float, int]], blocks: Sequence[tuple[float, float, int]], column: int
+) -> Tier:
+    """Tier from the median seconds (in a column) and bytes of small and large reads.
+
+    On a busy machine the large reads may seem no slower than the small ones: then no latency can be told from the
+    bandwidth, and it is taken as 0.
+    """
+    short, long = (statistics.median(read[column] for read in reads) for reads in (pages, blocks))
+    small, large = (statistics.median(read[2] for read in reads) for reads in (pages, blocks))
+    if long <= short or large <= small:
+        return Tier(name, large / long)
+    bandwidth = (large - small) / (long - short)
+    return Tier(name, bandwidth, max(0.0, short - small / bandwidth))
 
 
 def time_fetch_once(bank: Bank, path: list[int]) -> float:
@@ -138,8 +153,7 @@ def simulate_bank(bank: Bank, storage: Storage, texts: int, seed: int) -> dict[s
     rows = []
     for exponent in EXPONENTS:
         paths = draw_paths(texts, bank.branching, len(bank.clusters), exponent, seed)
-        for share in SHARES:
-            capacity = max(share * whole, float(sum(sizes)))
+        for capacity in sorted({max(share * whole, float(sum(sizes))) for share in SHARES}):
             use = simulate_cache(paths, sizes, [storage.disk] * len(sizes), storage.memory, capacity)
             rows.append({"exponent": exponent, "cache": capacity, "hits": list(use.hits), "ms": 1000 * use.seconds})
     return {

@@ -108,7 +108,9 @@ def load_router(folder: Path, branching: int, depth: int) -> Router:
         tensors = load_file(path)
         centroids = tuple(tensors[f"level{level}.centroids"] for level in range(1, depth + 1))
     except FileNotFoundError:
-        raise UserError(f"{folder} has no {ROUTER}: prompts cannot be routed there, give --path") from None
+        raise UserError(
+            f"{folder} has no {ROUTER}: prompts cannot be routed there, choose --reading generic or none"
+        ) from None
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error})") from None
     for level, level_centroids in enumerate(centroids, start=1):

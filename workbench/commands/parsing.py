@@ -21,11 +21,13 @@ from workbench.commands.demo import EVALUATE, EXPERIMENTS, TRAIN
 from workbench.commands.exporting import EXPORT
 from workbench.commands.facts import FACTS
 from workbench.commands.generating import GENERATE
+from workbench.commands.heads import HEADS
 from workbench.commands.health import DOCTOR
 from workbench.commands.listing import RUNS, SHOW
 from workbench.commands.measuring import QUALITY
 from workbench.commands.memory import MEMORY
 from workbench.commands.papers import COSTS, PAPER
+from workbench.commands.separating import SEPARABILITY
 from workbench.commands.specificity import SPECIFICITY
 from workbench.commands.traces import TRACE
 from workbench.commands.training import BANK_TRAINING, READER
@@ -46,6 +48,8 @@ COMMANDS: tuple[Command, ...] = (
     QUALITY,
     CLASSES,
     SPECIFICITY,
+    HEADS,
+    SEPARABILITY,
     DOCTOR,
     APP,
     TRAIN,

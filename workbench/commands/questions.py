@@ -156,6 +156,13 @@ def declare_method(parser: argparse.ArgumentParser) -> None:
         help="length of the training of edge-masks (default: %(default)s)",
     )
     group.add_argument(
+        "--rows",
+        metavar="N",
+        type=int,
+        default=DEFAULTS.rows,
+        help="prompt pairs that run at once; of more, the scores are added up batch by batch (default: %(default)s)",
+    )
+    group.add_argument(
         "--parts",
         metavar="N",
         type=int,

@@ -214,7 +214,8 @@ def parse_subtree(text: str | None) -> int | str | None:
 
 def train_block_bank(options: argparse.Namespace) -> Answer:
     """Train a bank."""
-    from workbench.training.bank import LORA, BankPlan, train_bank
+    from workbench.training.bank import train_bank
+    from workbench.training.bank_plan import LORA, BankPlan
 
     kind, _, part = options.kind.partition("-") if options.kind.startswith("lora") else (options.kind, "", "")
     plan = BankPlan(

@@ -102,7 +102,7 @@ def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> Int[Tensor, "row pos"]:
 
 
 class Batches:
-    """Rows of every step of both stages."""
+    """Rows of every step of all stages, which end before `anchor_steps`, `bank_steps` and `steps`."""
 
     def __init__(
         self,
@@ -123,7 +123,8 @@ class Batches:
         self.all_leaves = [path for kind in leaves.values() for path in kind]
         self.per_epoch = max(1, len(self.rows) // config.training.rows)
         self.anchor_steps = round(config.training.anchor_epochs * self.per_epoch)
-        self.steps = self.anchor_steps + round(config.training.bank_epochs * self.per_epoch)
+        self.bank_steps = self.anchor_steps + round(config.training.bank_epochs * self.per_epoch)
+        self.steps = self.bank_steps + round(config.training.last_epochs * self.per_epoch)
         self._epoch: tuple[int, list[int], list[Row]] = (-1, [], [])
 
     def _pick(self, step: int) -> tuple[list[int], list[Row]]:

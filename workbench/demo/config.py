@@ -103,13 +103,14 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Schedule of the two stages; rates of AdamW; epochs are passes over the corpus of facts.
+    """Schedule of the stages; rates of AdamW; epochs are passes over the corpus of facts.
 
-    Reading, abstract and memory rows come along every `exercise_every` steps.
+    Reading, abstract and memory rows come along every `exercise_every` steps, in the last stage at every step.
     """
 
     anchor_epochs: float
     bank_epochs: float
+    last_epochs: float
     rows: int
     reading_rows: int
     abstract_rows: int
@@ -117,6 +118,7 @@ class Training:
     rate: float
     second_rate: float
     bank_rate: float
+    last_rate: float
     weight_decay: float
     abstract_weight: float
     memory_weight: float

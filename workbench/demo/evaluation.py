@@ -3,13 +3,13 @@
 Measured here: routing (how many bare prompts reach their document's leaf), long tail (trained facts by frequency, with
 every way to use the bank), explicit memory (facts never seen in training), the abstract tasks with each memory
 attached. The rows of `demo experiments`, which trained models of their own, are added as they were recorded. Accuracy
-is the share of prompts whose most likely next token is the answer.
+is the share of prompts after which the most likely token is the answer's, at each of its tokens.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,32 +82,41 @@ def as_path(row: NDArray[np.int64]) -> tuple[int, ...]:
     return tuple(int(cluster) for cluster in row)
 
 
-def predict(
+def judge(
     demo: Demo,
-    prompts: Sequence[str],
+    questions: Sequence[Question],
     paths: Sequence[Sequence[int]] | None = None,
     mode: int = NONE,
     memories: Sequence[Sequence[int]] | None = None,
-) -> list[int]:
-    """Most likely next token of each prompt; `memories` are rows of the explicit memory, as many for every prompt."""
+) -> NDArray[np.bool_]:
+    """Which answers are right: the most likely token of each step is the answer's, given the ones before.
+
+    `memories` are rows of the explicit memory, as many for every question.
+    """
     encoder = Encoder(demo.tokenizer)
-    ids = [encoder.encode_row([(prompt, False)])[0] for prompt in prompts]
-    order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
-    found = [0] * len(ids)
-    for start in range(0, len(order), 128):
-        chosen = order[start : start + 128]
-        where = [paths[i] if paths else (0,) * demo.config.clusters.depth for i in chosen]
-        picked = None if memories is None else torch.tensor([list(memories[i]) for i in chosen])
-        for place, token in zip(
-            chosen, _predict_batch(demo, [ids[i] for i in chosen], where, mode, picked), strict=True
-        ):
-            found[place] = token
-    return found
+    steps = [(number, ids, token) for number, q in enumerate(questions) for ids, token in spell(encoder, q)]
+    steps.sort(key=lambda step: len(step[1]))
+    right = np.ones(len(questions), dtype=np.bool_)
+    for start in range(0, len(steps), 128):
+        numbers, rows, tokens = zip(*steps[start : start + 128], strict=True)
+        where = [paths[number] if paths else (0,) * demo.config.clusters.depth for number in numbers]
+        picked = None if memories is None else torch.tensor([list(memories[number]) for number in numbers])
+        for number, token, found in zip(numbers, tokens, predict(demo, rows, where, mode, picked), strict=True):
+            right[number] &= found == token
+    return right
 
 
-def _predict_batch(
-    demo: Demo, ids: list[list[int]], paths: list[Sequence[int]], mode: int, picked: torch.Tensor | None
+def spell(encoder: Encoder, question: Question) -> Iterator[tuple[list[int], int]]:
+    """The tokens that stand before each token of the answer, and this token."""
+    prompt, answer = encoder.encode_row([(question.prompt, False)])[0], encoder.encode(question.answer)
+    for place, token in enumerate(answer):
+        yield prompt + answer[:place], token
+
+
+def predict(
+    demo: Demo, ids: Sequence[list[int]], paths: Sequence[Sequence[int]], mode: int, picked: torch.Tensor | None
 ) -> list[int]:
+    """Most likely next token of each row of ids, with the blocks of its path and the memories picked for it."""
     tokens = pad_rows(ids, 0)
     last = torch.tensor([len(row) - 1 for row in ids])
     with torch.no_grad():
@@ -121,12 +130,6 @@ def _predict_batch(
             hidden = demo.model.model(input_ids=tokens, use_cache=False, **extra).last_hidden_state
         logits = demo.model.lm_head(hidden[torch.arange(len(ids)), last])
     return [int(token) for token in logits.argmax(-1)]
-
-
-def score(demo: Demo, questions: Sequence[Question], found: Sequence[int]) -> NDArray[np.bool_]:
-    """Which answers are right."""
-    encoder = Encoder(demo.tokenizer)
-    return np.array([encoder.encode(q.answer) == [token] for q, token in zip(questions, found, strict=True)])
 
 
 def summarise(
@@ -169,12 +172,11 @@ def measure_long_tail(demo: Demo, seed: int, limit: int) -> list[Row]:
             rows.append(summarise(hits, "routing", "leaf hit", bucket, paraphrase, seed))
             plain = np.array([q.plain_path == homes[str(q.home)][1] for q in questions])
             rows.append(summarise(plain, "routing", "leaf hit, plain router", bucket, paraphrase, seed))
-            prompts = [q.prompt for q in questions]
             if demo.alone is not None:
-                right = score(demo, questions, predict(replace(demo, model=demo.alone), prompts))
+                right = judge(replace(demo, model=demo.alone), questions)
                 rows.append(summarise(right, "long tail", "anchor trained alone", bucket, paraphrase, seed))
             for condition, (paths, mode) in bank_conditions(demo, questions, draw).items():
-                right = score(demo, questions, predict(demo, prompts, paths, mode))
+                right = judge(demo, questions, paths, mode)
                 rows.append(summarise(right, "long tail", condition, bucket, paraphrase, seed))
     return rows
 
@@ -232,23 +234,23 @@ def measure_explicit_memory(
     rows: list[Row] = []
     for paraphrase in paraphrases:
         questions = draw_questions(facts, paraphrase, draw)
-        prompts = [q.prompt for q in questions]
+        read = [replace(q, prompt=f"{demo.documents[str(q.home)]} {q.prompt}") for q in questions]
         own = [demo.memory_ids[str(q.home)] for q in questions]
         others = [draw.sample([row for row in demo.memory_ids.values() if row != mine], 4) for mine in own]
         five = [[mine, *rest] for mine, rest in zip(own, others, strict=True)]
         one = [[mine] for mine in own]
         answers = {
-            "none": predict(demo, prompts),
-            "text in the prompt": predict(demo, [f"{demo.documents[str(q.home)]} {q.prompt}" for q in questions]),
-            "one memory": predict(demo, prompts, memories=one),
-            "five memories": predict(demo, prompts, memories=five),
-            "wrong memory": predict(demo, prompts, memories=[rest[:1] for rest in others]),
+            "none": judge(demo, questions),
+            "text in the prompt": judge(demo, read),
+            "one memory": judge(demo, questions, memories=one),
+            "five memories": judge(demo, questions, memories=five),
+            "wrong memory": judge(demo, questions, memories=[rest[:1] for rest in others]),
         }
         if dense:
-            answers["one dense memory"] = predict(whole, prompts, memories=one)
-            answers["five dense memories"] = predict(whole, prompts, memories=five)
-        for condition, found in answers.items():
-            rows.append(summarise(score(demo, questions, found), "explicit memory", condition, 0, paraphrase, seed))
+            answers["one dense memory"] = judge(whole, questions, memories=one)
+            answers["five dense memories"] = judge(whole, questions, memories=five)
+        for condition, right in answers.items():
+            rows.append(summarise(right, "explicit memory", condition, 0, paraphrase, seed))
     return rows
 
 
@@ -259,13 +261,12 @@ def measure_abstract(demo: Demo, seed: int, limit: int) -> list[Row]:
     for task in dict.fromkeys(exercise["task"] for exercise in demo.exercises):
         chosen = [exercise for exercise in demo.exercises if exercise["task"] == task][:limit]
         questions = route_questions(demo, [Question(e["prompt"], e["answer"]) for e in chosen])
-        prompts = [q.prompt for q in questions]
         answers = {
-            condition: predict(demo, prompts, paths, mode)
+            condition: judge(demo, questions, paths, mode)
             for condition, (paths, mode) in bank_conditions(demo, questions, draw).items()
         }
-        some = [[draw.choice(list(demo.memory_ids.values()))] for _ in prompts]
-        answers["wrong memory"] = predict(demo, prompts, memories=some)
-        for condition, found in answers.items():
-            rows.append(summarise(score(demo, questions, found), f"abstract: {task}", condition, None, "", seed))
+        some = [[draw.choice(list(demo.memory_ids.values()))] for _ in questions]
+        answers["wrong memory"] = judge(demo, questions, memories=some)
+        for condition, right in answers.items():
+            rows.append(summarise(right, f"abstract: {task}", condition, None, "", seed))
     return rows

@@ -1,4 +1,4 @@
-"""Training in two stages: the anchor alone, then anchor, bank and explicit memory together.
+"""Training in stages: the anchor alone, anchor, bank and explicit memory together, the same with more to read.
 
 Every step's rows and rates follow from its number, so that a run that was stopped goes on to the same weights.
 """
@@ -103,12 +103,17 @@ def measure_keep_loss(received: dict[int, Tensor], batch: MemoryRows) -> Tensor:
 
 
 def choose_rates(step: int, batches: Batches) -> tuple[float, float]:
-    """Learning rates of anchor and bank: warm-up and constant in stage one, linear to 3% in stage two."""
+    """Learning rates of anchor and bank: warm-up and constant in stage one, linear to 3% in the others.
+
+    In the last stage the bank's is to the anchor's as in the second.
+    """
     plan, first = batches.config.training, batches.anchor_steps
     if step < first:
         return plan.rate * min(1.0, (step + 1) / max(1, plan.warmup_steps)), 0.0
-    done = (step - first) / max(1, batches.steps - first)
-    left = max(0.03, 1 - done)
+    if step >= batches.bank_steps:
+        left = max(0.03, 1 - (step - batches.bank_steps) / (batches.steps - batches.bank_steps))
+        return plan.last_rate * left, plan.last_rate * left * plan.bank_rate / plan.second_rate
+    left = max(0.03, 1 - (step - first) / max(1, batches.bank_steps - first))
     return plan.second_rate * left, plan.bank_rate * min(1.0, 1.5 * left)
 
 
@@ -140,8 +145,8 @@ def train_model(
         sums = [total + loss for total, loss in zip(sums, losses, strict=True)]
         if (step + 1) % 100 == 0:
             seconds = time.monotonic() - began
-            every = config.training.exercise_every
-            means = [sums[0] / 100, *(total * every / 100 for total in sums[1:])]
+            count = max(1, sum(is_exercised(batches, past) for past in range(step - 99, step + 1)))
+            means = [sums[0] / 100, *(total / count for total in sums[1:])]
             names = ("facts", "abstract", "memory", "keep")
             log.append({"step": step + 1, **dict(zip(names, means, strict=True)), "seconds": seconds})
             sums = [0.0] * 4
@@ -154,16 +159,21 @@ def train_model(
     return log
 
 
+def is_exercised(batches: Batches, step: int) -> bool:
+    """Whether reading, abstract and memory rows come along at a step."""
+    return step >= batches.bank_steps or step % batches.config.training.exercise_every == 0
+
+
 def train_step(
     learner: Learner, batches: Batches, optimizer: torch.optim.Optimizer, step: int
 ) -> tuple[float, float, float, float]:
-    """One step of either stage; returns the losses on facts, abstract rows, memory rows, and the keep loss."""
+    """One step of any stage; returns the losses on facts, abstract rows, memory rows, and the keep loss."""
     device = learner.anchor.device
     for group, rate in zip(optimizer.param_groups, choose_rates(step, batches), strict=True):
         group["lr"] = rate
     facts = learner.measure_loss(move(batches.passages_at(step), device))
     abstract = memory = keep = torch.zeros((), device=device)
-    exercised = step % batches.config.training.exercise_every == 0
+    exercised = is_exercised(batches, step)
     if exercised:
         abstract = learner.measure_loss(move(batches.abstract_at(step), device))
     if exercised and step >= batches.anchor_steps and batches.config.memory.rows:
