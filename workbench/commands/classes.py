@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
-from workbench.commands.fact_sets import declare_facts, describe_skipped, read_settings
+from workbench.commands.fact_sets import declare_facts, describe_skipped, read_settings, tell_skipped
 from workbench.commands.terminal import clean_text, format_table, show_progress
 from workbench.fact_items import build_items, choose_facts
 
@@ -111,7 +111,7 @@ def find_classes(options: argparse.Namespace) -> Answer:
         "classes": rows,
         "skipped": [asdict(one) for one in skipped],
     }
-    return Answer(document, render(document, rows[: options.show]))
+    return Answer(document, render(document, rows[: options.show], tell_skipped(skipped)))
 
 
 def describe_class(circuit: CircuitClass, facts: Sequence[str], decode: Callable[[int], str]) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def describe_class(circuit: CircuitClass, facts: Sequence[str], decode: Callable
     }
 
 
-def render(document: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+def render(document: dict[str, Any], rows: Sequence[dict[str, Any]], skipped: str) -> str:
     """One line a class, the most frequent first."""
     cells = [
         (
@@ -154,7 +154,7 @@ def render(document: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     about = (
         f"{document['texts']} texts, {document['subgraphs']} subgraphs ({settings['pieces']}) in "
         f"{len(document['classes'])} classes; weight: {settings['weight']} in {document['unit']}, at least "
-        f"{settings['threshold']:g} of the text's strongest edge"
+        f"{settings['threshold']:g} of the text's strongest edge{skipped}"
     )
     headings = ("edges (first member)", "rate", "members", "weight", "verdict", "variability", "t_in", "t_out")
     table = format_table(headings, cells) if cells else "no subgraph: choose --pieces edges, or a lower --threshold"

@@ -55,3 +55,8 @@ def describe_skipped(skipped: Sequence[Skipped]) -> str:
     first = {one.reason: one.fact for one in reversed(skipped)}
     lines = [f"left out {count}: {reason} ({first[reason]})" for reason, count in counts.most_common()]
     return clean_text("; ".join(lines))
+
+
+def tell_skipped(skipped: Sequence[Skipped]) -> str:
+    """A line on the facts that were left out, to put behind an answer's first; nothing where there are none."""
+    return f"\n{describe_skipped(skipped)}" if skipped else ""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from circuits.intervals import Estimate
     from probes.models import Model
     from probes.progress import Tick
+    from workbench.open_books import OpenBook
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,16 @@ FINDERS = {
     "memory": Finder("what is lost when the head sees only the window before and the first token", "nats", False),
     "retrieval": Finder("how often it attends most to the answer in the text that is being copied", "share", True),
     "induction": Finder("attention to what came after the same token, on repeated random tokens", "attention", False),
+    "previous": Finder("attention to the token just before", "attention", False),
+    "context": Finder(
+        "AttnLRP relevance for the answer of a text that contradicts the fact, less that for the fact's answer without a "
+        "text: high reads the context, low the parameters",
+        "logits",
+        True,
+    ),
+    "external": Finder(
+        "cosine of the last state with those of the text's tokens most attended to (ECS)", "cosine", True
+    ),
 }
 
 
@@ -119,8 +130,8 @@ def find_heads(options: argparse.Namespace) -> Answer:
             raise UserError(f"--{name} is {getattr(options, name)}: give {least} or more")
     finders = tuple(dict.fromkeys(options.finder or FINDERS))
     if options.texts:
-        if "retrieval" in options.finder:
-            raise UserError("the finder retrieval needs answers that are copied from a text: leave --texts out")
+        if lacking := [name for name in options.finder if FINDERS[name].copies]:
+            raise UserError(f"the finder {lacking[0]} needs answers that are copied from a text: leave --texts out")
         finders = tuple(name for name in finders if not FINDERS[name].copies)
     from probes.models import load_model
 
@@ -203,10 +214,68 @@ def score_induction(
     return found
 
 
+def score_previous(
+    model: Model, passages: list[Passage], options: argparse.Namespace, tick: Tick, rows: list[dict[str, Any]]
+) -> np.ndarray:
+    """Add the attention of every head to the previous token."""
+    from circuits.head_scores import estimate_heads
+    from circuits.head_sources import measure_previous
+
+    found = measure_previous(model, [passage.ids for passage in passages], tick)
+    rows += describe_rows("previous", "score", "attention", estimate_heads(found, options.seed))
+    return found
+
+
+def open_books(model: Model, options: argparse.Namespace) -> list[OpenBook]:
+    """Shipped facts of the split behind texts that contradict them, and alone."""
+    from workbench.commands.facts import match_value
+    from workbench.open_books import list_open_books
+
+    facts = match_value(read_shipped_facts(), "split", options.split)
+    return list_open_books(model, facts, read_template(find_shipped()), options.limit, options.seed)
+
+
+def score_context(
+    model: Model, passages: list[Passage], options: argparse.Namespace, tick: Tick, rows: list[dict[str, Any]]
+) -> np.ndarray:
+    """Add D_h of every head; heads whose interval lies above 0 read the context, below 0 the parameters (our rule)."""
+    from circuits.head_scores import estimate_heads
+    from circuits.head_sources import contrast_sources
+
+    books = open_books(model, options)
+    found = contrast_sources(model, [book.opened for book in books], [book.closed for book in books], tick)
+    own = describe_rows("context", "D_h", "logits", estimate_heads(found, options.seed))
+    rows += [row | {"source": name_source(row["low"], row["high"])} for row in own]
+    return found
+
+
+def name_source(low: float, high: float) -> str:
+    """What an interval of D_h says."""
+    return "in-context" if low > 0 else "parametric" if high < 0 else "neither"
+
+
+def score_external(
+    model: Model, passages: list[Passage], options: argparse.Namespace, tick: Tick, rows: list[dict[str, Any]]
+) -> np.ndarray:
+    """Add the external context score of every head."""
+    from circuits.head_scores import estimate_heads
+    from circuits.head_sources import measure_context_scores
+
+    books = open_books(model, options)
+    found = measure_context_scores(model, [book.opened for book in books], [book.context for book in books], tick)
+    rows += describe_rows("external", "ECS", "cosine", estimate_heads(found, options.seed))
+    return found
+
+
 Measure = Callable[..., Any]
 MEASURES: dict[str, Measure] = {
-    "memory": score_memory, "retrieval": score_retrieval, "induction": score_induction
-}  # fmt: skip
+    "memory": score_memory,
+    "retrieval": score_retrieval,
+    "induction": score_induction,
+    "previous": score_previous,
+    "context": score_context,
+    "external": score_external,
+}
 
 
 def compare_finders(scores: dict[str, np.ndarray], seed: int) -> list[dict[str, Any]]:
@@ -257,12 +326,12 @@ def format_heads(rows: Sequence[dict[str, Any]], comparisons: Sequence[dict[str,
 
 def mark_candidate(row: dict[str, Any]) -> str:
     """What a row's candidate mark is shown as."""
-    return "candidate" if row.get("candidate") else ""
+    return "candidate" if row.get("candidate") else str(row.get("source", ""))
 
 
 HEADS = Command(
     "heads",
-    "Score every head by finders from the literature: memory, retrieval, induction.",
+    "Score every head by finders from the literature: memory, retrieval, induction, previous token, source.",
     "memory-circuits heads --finder memory --finder retrieval --window 16",
     declare_heads,
     find_heads,

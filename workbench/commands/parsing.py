@@ -27,10 +27,12 @@ from workbench.commands.listing import RUNS, SHOW
 from workbench.commands.measuring import QUALITY
 from workbench.commands.memory import MEMORY
 from workbench.commands.papers import COSTS, PAPER
+from workbench.commands.reading import READINGS
 from workbench.commands.separating import SEPARABILITY
 from workbench.commands.specificity import SPECIFICITY
 from workbench.commands.traces import TRACE
 from workbench.commands.training import BANK_TRAINING, READER
+from workbench.commands.units import UNITS
 from workbench.commands.validating import VALIDATE
 from workbench.commands.verifying import CHECK, REPLAY
 
@@ -49,6 +51,8 @@ COMMANDS: tuple[Command, ...] = (
     CLASSES,
     SPECIFICITY,
     HEADS,
+    UNITS,
+    *READINGS,
     SEPARABILITY,
     DOCTOR,
     APP,

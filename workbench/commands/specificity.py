@@ -12,7 +12,7 @@ import numpy as np
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
-from workbench.commands.fact_sets import declare_facts, describe_skipped, read_settings
+from workbench.commands.fact_sets import declare_facts, describe_skipped, read_settings, tell_skipped
 from workbench.commands.terminal import format_table, show_progress
 from workbench.fact_items import build_items, choose_facts, keep_known
 
@@ -110,7 +110,7 @@ def measure(options: argparse.Namespace) -> Answer:
         "components": rows,
         "skipped": [asdict(one) for one in skipped],
     }
-    return Answer(document, render(document, options.show))
+    return Answer(document, render(document, options.show, tell_skipped(skipped)))
 
 
 def find_kind(component: str) -> str:
@@ -200,11 +200,11 @@ def save_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_file(path, buffer.getvalue())
 
 
-def render(document: dict[str, Any], show: int) -> str:
+def render(document: dict[str, Any], show: int, skipped: str) -> str:
     """A table for each kind that has components, the strongest first."""
     lines = [
         f"{document['facts']} facts of {document['relations']} relations in {document['items']} prompts; "
-        f"{document['method']}, {document['metric']}, {document['unit']}"
+        f"{document['method']}, {document['metric']}, {document['unit']}{skipped}"
     ]
     headings = (
         "component",
