@@ -39,7 +39,7 @@ FINDERS = {
     "induction": Finder("attention to what came after the same token, on repeated random tokens", "attention", False),
     "previous": Finder("attention to the token just before", "attention", False),
     "context": Finder(
-        "AttnLRP relevance for the answer of a text that contradicts the fact, less that for the fact's answer without a "
+        "AttnLRP relevance for the answer of a text that contradicts the fact, less that for the fact's without a "
         "text: high reads the context, low the parameters",
         "logits",
         True,

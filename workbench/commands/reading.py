@@ -88,7 +88,7 @@ def read_layers(options: argparse.Namespace) -> Answer:
         ids, answer = case.pair.clean_ids, case.pair.answer_ids[0]
         attachment = engine.attach(case.clean.path, case.clean.memories)
         found = read_lens(engine.model, torch.tensor([ids]), attachment, len(ids) - 1, lens)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for depth, row in enumerate(found):
         best = int(row.argmax())
         rows.append(
@@ -218,11 +218,12 @@ def restore(options: argparse.Namespace) -> Answer:
     from circuits.causal_tracing import restore_states
     from workbench import pipeline
     from workbench.cases import resolve
+    from workbench.pipeline import pose
 
     with show_progress() as tick:
         engine = pipeline.open_engine(settings, tick)
         case = resolve(engine, question, settings)[0]
-        problem = pipeline.pose(engine, [case], settings, tick, parts=True)
+        problem = pose(engine, [case], settings, tick, parts=True)
         found = restore_states(problem, options.state, tick)
     shares = found.normalise()
     tokens = [engine.model.decode(token) for token in case.pair.fed_ids[0]]

@@ -61,14 +61,15 @@ def find_units(options: argparse.Namespace) -> Answer:
             tick("knowledge neurons", done, len(items))
             scores.setdefault(item.fact, []).append(attribute_units(engine.model, item, options.steps))
         parametric = measure_parameter_scores(engine.model, items, tick)
-    rows, shares = [], Counter[str]()
+    rows: list[dict[str, Any]] = []
+    shares = Counter[str]()
     for fact, own in scores.items():
         mean = np.mean(own, axis=0)
         for layer, unit in np.argwhere(find_neurons(own, options.adaptive, options.shared)).tolist():
             shares[f"m{layer}.u{unit}"] += 1
             rows.append({"fact": fact, "unit": f"m{layer}.u{unit}", "score": float(mean[layer, unit])})
     for row in rows:
-        row["facts"] = shares[str(row["unit"])]
+        row["facts"] = shares[row["unit"]]
     rows.sort(key=lambda row: (-row["score"], row["fact"], row["unit"]))
     layers = [
         {"layer": layer, **asdict(estimate_mean(parametric[:, layer], options.seed))}
