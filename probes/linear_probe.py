@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -42,10 +43,10 @@ def draw_control(types: Sequence[str], labels: Sequence[str], generator: np.rand
 
 def fit(
     train: Float[np.ndarray, "item width"],
-    labels: NDArray[np.str_],
+    labels: NDArray[Any],
     test: Float[np.ndarray, "item2 width"],
     strength: float,
-) -> NDArray[np.str_]:
+) -> NDArray[Any]:
     """Labels that a regularised logistic regression predicts for the test."""
     try:
         from sklearn.linear_model import LogisticRegression
@@ -56,7 +57,7 @@ def fit(
     if len(set(labels.tolist())) == 1:
         return np.repeat(labels[:1], len(test))
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
-    found: NDArray[np.str_] = probe.fit(train, labels).predict(test)
+    found: NDArray[Any] = probe.fit(train, labels).predict(test)
     return found
 
 

@@ -66,10 +66,9 @@ def test_every_component_of_planted_models_is_in_its_class(tmp_path: object) -> 
             assert drops[own].min() > 2 and np.abs(drops[~own]).max() < 0.3
             reads = next(item for item in items if item.fact == one.strongest)
             texts = [tuple(model.encode(text)) for text in UNRELATED]
-            assert (
-                np.abs(remove_from_text(model, texts, name, reads.attachment, detach_component(reads, name))).max()
-                < 0.05
-            )
+            # Unrelated text loses little a token: a memory's slot takes its share of the attention everywhere.
+            lost = remove_from_text(model, texts, name, reads.attachment, detach_component(reads, name))
+            assert np.abs(lost).max() < drops[own].min() / 20
 
 
 def test_effects_are_slopes_of_removal(tmp_path: object) -> None:
