@@ -124,11 +124,11 @@ def list_unrelated(
     model: Model, documents: Sequence[str], items: Sequence[Item], facts: Sequence[Any]
 ) -> list[tuple[int, ...]]:
     """Token ids of documents that name no subject of the facts."""
-    subjects = {fact.subject for fact in facts}
+    subjects, start = {fact.subject for fact in facts}, tuple(model.tokenizer("")["input_ids"])
     free = (text for text in dict.fromkeys(documents) if text and not any(name in text for name in subjects))
     found: list[tuple[int, ...]] = []
     for text in free:
-        ids = tuple(model.encode_plain(text))[: min(model.context, 64)]
+        ids = (*start, *model.encode_plain(text))[: min(model.context, 64)]
         if len(ids) > 2:
             found.append(ids)
         if len(found) == UNRELATED:
