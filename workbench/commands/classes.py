@@ -152,8 +152,8 @@ def render(document: dict[str, Any], rows: Sequence[dict[str, Any]], skipped: st
     ]
     settings = document["settings"]
     about = (
-        f"{document['texts']} texts, {document['subgraphs']} subgraphs ({settings['pieces']}) in "
-        f"{len(document['classes'])} classes; weight: {settings['weight']} in {document['unit']}, at least "
+        f"{document['edges_kept']} edges of {document['texts']} texts, {document['subgraphs']} subgraphs "
+        f"({settings['pieces']}) in {len(document['classes'])} classes; weight: {settings['weight']} in {document['unit']}, at least "
         f"{settings['threshold']:g} of the text's strongest edge{skipped}"
     )
     headings = ("edges (first member)", "rate", "members", "weight", "verdict", "variability", "t_in", "t_out")
