@@ -153,8 +153,8 @@ def render(document: dict[str, Any], rows: Sequence[dict[str, Any]], skipped: st
     settings = document["settings"]
     about = (
         f"{document['edges_kept']} edges of {document['texts']} texts, {document['subgraphs']} subgraphs "
-        f"({settings['pieces']}) in {len(document['classes'])} classes; weight: {settings['weight']} in {document['unit']}, at least "
-        f"{settings['threshold']:g} of the text's strongest edge{skipped}"
+        f"({settings['pieces']}) in {len(document['classes'])} classes; "
+        f"weight: {settings['weight']} in {document['unit']}, at least {settings['threshold']:g} of the text's strongest edge{skipped}"
     )
     headings = ("edges (first member)", "rate", "members", "weight", "verdict", "variability", "t_in", "t_out")
     table = format_table(headings, cells) if cells else "no subgraph: choose --pieces edges, or a lower --threshold"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
@@ -83,7 +83,8 @@ def read_layers(options: argparse.Namespace) -> Answer:
 
     with show_progress() as tick:
         engine = pipeline.open_engine(settings, tick)
-        case = resolve(engine, question, settings)[0]
+        # A lens reads one prompt: nothing is ablated, and no foil has to be as long as the answer.
+        case = resolve(engine, question, replace(settings, ablation="zero", metric="log-prob"))[0]
         lens = train_on_documents(engine, options, tick) if options.tuned else None
         ids, answer = case.pair.clean_ids, case.pair.answer_ids[0]
         attachment = engine.attach(case.clean.path, case.clean.memories)
