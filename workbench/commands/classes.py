@@ -151,10 +151,11 @@ def render(document: dict[str, Any], rows: Sequence[dict[str, Any]], skipped: st
         for row in rows
     ]
     settings = document["settings"]
+    share = f"{settings['threshold']:g}"
     about = (
         f"{document['edges_kept']} edges of {document['texts']} texts, {document['subgraphs']} subgraphs "
         f"({settings['pieces']}) in {len(document['classes'])} classes; "
-        f"weight: {settings['weight']} in {document['unit']}, at least {settings['threshold']:g} of the text's strongest edge{skipped}"
+        f"weight: {settings['weight']} in {document['unit']}, at least {share} of the text's strongest edge{skipped}"
     )
     headings = ("edges (first member)", "rate", "members", "weight", "verdict", "variability", "t_in", "t_out")
     table = format_table(headings, cells) if cells else "no subgraph: choose --pieces edges, or a lower --threshold"
