@@ -20,7 +20,8 @@ the whole counts as everything.
 
 Classes, by thresholds of ours: *inert* where no fact's mean effect reaches `NEGLIGIBLE` of the largest of any
 component; else *specific* where the index is at least `SPECIFIC`; else *abstract* (definition 4 of Yang et al. 2024:
-its outputs differ over facts), common to a relation or to everything, whichever has the larger share.
+its outputs differ over facts), common to a relation or to everything, whichever has the larger share. *Undecided*
+where that would be a relation, but no relation that it reaches has a second fact.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from circuits.component_effects import Effects, Item
@@ -203,6 +204,12 @@ def bound_index(draws: NDArray[np.float64]) -> tuple[float, float] | None:
     return None if not draws.size else (float(np.percentile(draws, 2.5)), float(np.percentile(draws, 97.5)))
 
 
+def has_siblings(layout: Layout, reached: Bool[np.ndarray, " fact"]) -> bool:
+    """Whether any relation of these facts has a second fact, without which it cannot be told from the fact."""
+    sizes = np.bincount(layout.fact_relation)
+    return bool((sizes[layout.fact_relation[reached]] > 1).any())
+
+
 def describe(
     component: str,
     at: int,
@@ -224,6 +231,8 @@ def describe(
     else:
         label = "specific" if index >= SPECIFIC else "abstract"
         level = max(("everything", "relation"), key=shares.__getitem__) if label == "abstract" else "fact"
+    if label == "abstract" and level == "relation" and not has_siblings(layout, reached):
+        label = level = "undecided"
     return Specificity(
         component=component,
         effect=float(means[:, at].mean()),

@@ -162,6 +162,16 @@ def test_what_cannot_be_compared() -> None:
         lay_out([*make_items({"a": "r", "b": "r"}), *make_items({"a": "s"})])
 
 
+def test_a_fact_alone_in_its_relation_is_undecided() -> None:
+    """Its component could serve the fact or the relation."""
+    items = make_items({"a": "r", "b": "s", "c": "s"})
+    effects = Effects(
+        ("one", "other"), np.array([[3.0, 0.0], [0.0, 3.0], [0.0, 0.0]]), np.ones(3), np.ones(3, dtype=bool)
+    )
+    found = {one.component: one.label for one in measure_specificity(effects, lay_out(items))}
+    assert found == {"one": "undecided", "other": "specific"}
+
+
 def test_names(tmp_path: object) -> None:
     """Whole MLPs are no component here."""
     model, _ = load_knowledge(plant_knowledge(0), tmp_path)

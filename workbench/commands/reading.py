@@ -219,7 +219,7 @@ def restore(options: argparse.Namespace) -> Answer:
     from circuits.causal_tracing import restore_states
     from workbench import pipeline
     from workbench.cases import resolve
-    from workbench.pipeline import pose
+    from workbench.problems import pose
 
     with show_progress() as tick:
         engine = pipeline.open_engine(settings, tick)

@@ -93,7 +93,7 @@ def measure(options: argparse.Namespace) -> Answer:
     counts = {
         kind: {
             label: sum((r["kind"], r["label"]) == (kind, label) for r in rows)
-            for label in ("specific", "abstract", "inert")
+            for label in ("specific", "abstract", "undecided", "inert")
         }
         for kind in KINDS
     }
