@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command, list_choices
+from workbench.commands.head_finders import FINDERS, MEASURES
 from workbench.commands.terminal import format_table, show_progress
 from workbench.library import find_shipped, read_shipped_facts, read_template
 
@@ -18,25 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from circuits.head_scores import Passage
-    from circuits.intervals import Estimate
     from probes.models import Model
-    from probes.progress import Tick
-
-
-@dataclass(frozen=True, slots=True)
-class Finder:
-    """A score of heads: what it is, its unit, and whether it needs texts whose answer can be copied."""
-
-    label: str
-    unit: str
-    copies: bool
-
-
-FINDERS = {
-    "memory": Finder("what is lost when the head sees only the window before and the first token", "nats", False),
-    "retrieval": Finder("how often it attends most to the answer in the text that is being copied", "share", True),
-    "induction": Finder("attention to what came after the same token, on repeated random tokens", "attention", False),
-}
 
 
 def declare_heads(parser: argparse.ArgumentParser) -> None:
@@ -119,8 +101,8 @@ def find_heads(options: argparse.Namespace) -> Answer:
             raise UserError(f"--{name} is {getattr(options, name)}: give {least} or more")
     finders = tuple(dict.fromkeys(options.finder or FINDERS))
     if options.texts:
-        if "retrieval" in options.finder:
-            raise UserError("the finder retrieval needs answers that are copied from a text: leave --texts out")
+        if lacking := [name for name in options.finder if FINDERS[name].copies]:
+            raise UserError(f"the finder {lacking[0]} needs answers that are copied from a text: leave --texts out")
         finders = tuple(name for name in finders if not FINDERS[name].copies)
     from probes.models import load_model
 
@@ -146,67 +128,6 @@ def find_heads(options: argparse.Namespace) -> Answer:
         },
         format_heads(rows, comparisons),
     )
-
-
-def describe_rows(finder: str, metric: str, unit: str, estimates: Sequence[Sequence[Estimate]]) -> list[dict[str, Any]]:
-    """Rows {finder, metric, layer, head, value, unit, n, low, high}."""
-    return [
-        {
-            "finder": finder,
-            "metric": metric,
-            "layer": layer,
-            "head": head,
-            "value": round(own.value, 6),
-            "unit": unit,
-            "n": own.n,
-            "low": round(own.low, 6),
-            "high": round(own.high, 6),
-        }
-        for layer, heads in enumerate(estimates)
-        for head, own in enumerate(heads)
-    ]
-
-
-def score_memory(
-    model: Model, passages: list[Passage], options: argparse.Namespace, tick: Tick, rows: list[dict[str, Any]]
-) -> np.ndarray:
-    """Add s_h and the drop of every head; candidates are heads whose drop's interval lies above 0 (our rule)."""
-    from circuits.head_scores import estimate_heads, measure_performance
-
-    masked, whole = measure_performance(model, passages, options.window, options.batch, tick)
-    drop = whole - masked
-    rows += describe_rows("memory", "performance s_h", "nats a token", estimate_heads(masked, options.seed))
-    dropped = describe_rows("memory", "drop", "nats a token", estimate_heads(drop, options.seed))
-    rows += [row | {"candidate": row["low"] > 0} for row in dropped]
-    return drop
-
-
-def score_retrieval(
-    model: Model, passages: list[Passage], options: argparse.Namespace, tick: Tick, rows: list[dict[str, Any]]
-) -> np.ndarray:
-    """Add the retrieval score of every head."""
-    from circuits.head_scores import estimate_heads, measure_retrieval
-
-    found = measure_retrieval(model, passages, options.batch, tick)
-    rows += describe_rows("retrieval", "score", "share", estimate_heads(found, options.seed))
-    return found
-
-
-def score_induction(
-    model: Model, passages: list[Passage], options: argparse.Namespace, tick: Tick, rows: list[dict[str, Any]]
-) -> np.ndarray:
-    """Add the induction score of every head, on as many random sequences as there are texts."""
-    from circuits.head_scores import estimate_heads, measure_induction
-
-    found = measure_induction(model, len(passages), options.batch, options.seed, tick)
-    rows += describe_rows("induction", "score", "attention", estimate_heads(found, options.seed))
-    return found
-
-
-Measure = Callable[..., Any]
-MEASURES: dict[str, Measure] = {
-    "memory": score_memory, "retrieval": score_retrieval, "induction": score_induction
-}  # fmt: skip
 
 
 def compare_finders(scores: dict[str, np.ndarray], seed: int) -> list[dict[str, Any]]:
@@ -257,12 +178,12 @@ def format_heads(rows: Sequence[dict[str, Any]], comparisons: Sequence[dict[str,
 
 def mark_candidate(row: dict[str, Any]) -> str:
     """What a row's candidate mark is shown as."""
-    return "candidate" if row.get("candidate") else ""
+    return "candidate" if row.get("candidate") else str(row.get("source", ""))
 
 
 HEADS = Command(
     "heads",
-    "Score every head by finders from the literature: memory, retrieval, induction.",
+    "Score every head by finders from the literature: memory, retrieval, induction, previous token, source.",
     "memory-circuits heads --finder memory --finder retrieval --window 16",
     declare_heads,
     find_heads,

@@ -14,6 +14,7 @@ from workbench.commands.asking import ASK
 from workbench.commands.bank_measures import MEASURES
 from workbench.commands.banks import BANK
 from workbench.commands.blocking import BLOCK
+from workbench.commands.classes import CLASSES
 from workbench.commands.command import PROGRAM, Command
 from workbench.commands.compressing import COMPRESS, FIDELITY
 from workbench.commands.demo import EVALUATE, EXPERIMENTS, TRAIN
@@ -26,9 +27,12 @@ from workbench.commands.listing import RUNS, SHOW
 from workbench.commands.measuring import QUALITY
 from workbench.commands.memory import MEMORY
 from workbench.commands.papers import COSTS, PAPER
+from workbench.commands.reading import READINGS
 from workbench.commands.separating import SEPARABILITY
+from workbench.commands.specificity import SPECIFICITY
 from workbench.commands.traces import TRACE
 from workbench.commands.training import BANK_TRAINING, READER
+from workbench.commands.units import UNITS
 from workbench.commands.validating import VALIDATE
 from workbench.commands.verifying import CHECK, REPLAY
 
@@ -44,7 +48,11 @@ COMMANDS: tuple[Command, ...] = (
     CHECK,
     VALIDATE,
     QUALITY,
+    CLASSES,
+    SPECIFICITY,
     HEADS,
+    UNITS,
+    *READINGS,
     SEPARABILITY,
     DOCTOR,
     APP,

@@ -1,0 +1,62 @@
+"""Options of commands that look at many facts at once, and how those that are left out are told."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+
+from probes.errors import UserError
+from workbench.commands.questions import DEFAULTS, declare_seed
+from workbench.commands.terminal import clean_text
+from workbench.fact_items import Skipped
+from workbench.settings import Settings
+
+
+def declare_facts(parser: argparse.ArgumentParser, limit: int, wordings: int) -> None:
+    """Which facts in how many wordings, of which model with which memories."""
+    parser.add_argument("--fact", metavar="ID", action="append", default=[], help="a shipped fact; repeatable")
+    parser.add_argument(
+        "--relation",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="facts of this relation; repeatable; all if none",
+    )
+    parser.add_argument("--split", metavar="NAME", default="", help="only facts of this split")
+    parser.add_argument(
+        "--limit", metavar="N", type=int, default=limit, help="facts of each relation at most (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--wordings", metavar="N", type=int, default=wordings, help="prompts of a fact at most (default: %(default)s)"
+    )
+    for name in ("model", "bank", "memory", "text", "device"):
+        parser.add_argument(
+            f"--{name}",
+            metavar="NAME|FOLDER",
+            default=getattr(DEFAULTS, name),
+            help="as in trace (default: %(default)s)",
+        )
+    declare_seed(parser)
+
+
+def read_settings(options: argparse.Namespace) -> Settings:
+    """Settings of the options. Raises UserError for counts below 1."""
+    for name in ("limit", "wordings"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} is {getattr(options, name)}: give 1 or more")
+    names = ("model", "bank", "memory", "text", "device", "seed")
+    return Settings(**{name: getattr(options, name) for name in names})
+
+
+def describe_skipped(skipped: Sequence[Skipped]) -> str:
+    """How many facts were left out for each reason, with one of them; empty when there are none."""
+    counts = Counter(one.reason for one in skipped)
+    first = {one.reason: one.fact for one in reversed(skipped)}
+    lines = [f"left out {count}: {reason} ({first[reason]})" for reason, count in counts.most_common()]
+    return clean_text("; ".join(lines))
+
+
+def tell_skipped(skipped: Sequence[Skipped]) -> str:
+    """A line on the facts that were left out, to put behind an answer's first; nothing where there are none."""
+    return f"\n{describe_skipped(skipped)}" if skipped else ""

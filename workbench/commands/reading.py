@@ -1,0 +1,278 @@
+"""`lens`, `probe`, `restore`: where an answer becomes readable, and which states bring it back."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from probes.errors import UserError
+from workbench.commands.command import Answer, Command
+from workbench.commands.fact_sets import declare_facts, describe_skipped, tell_skipped
+from workbench.commands.fact_sets import read_settings as read_fact_settings
+from workbench.commands.questions import declare_model, declare_question, declare_seed
+from workbench.commands.terminal import clean_text, format_table, quote, show_progress
+from workbench.fact_items import build_items, choose_facts
+from workbench.settings import Question, Settings
+
+if TYPE_CHECKING:
+    from probes.lens import TunedLens
+    from probes.models import Model
+    from probes.progress import Tick
+    from workbench.engine import Engine
+
+# Streams of a fact's prompt that a probe can read.
+LABELS = ("object", "relation", "kind")
+# Positions of a training text, and of a batch, in the training of a tuned lens.
+LENGTH, ROWS = 64, 64
+
+
+def declare_lens(parser: argparse.ArgumentParser) -> None:
+    """The question, the model, and how a tuned lens is trained."""
+    declare_question(parser)
+    declare_model(parser)
+    parser.add_argument(
+        "--tuned", action="store_true", help="with one affine map a layer, trained here on the documents"
+    )
+    parser.add_argument(
+        "--steps", metavar="N", type=int, default=100, help="updates of each map (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--documents", metavar="N", type=int, default=64, help="documents to train on at most (default: %(default)s)"
+    )
+    declare_seed(parser)
+
+
+def read_question(options: argparse.Namespace) -> tuple[Question, Settings]:
+    """One question and its settings. Raises UserError for several facts at once."""
+    if len(options.fact) > 1:
+        raise UserError("one question is asked at a time: give --fact once")
+    fields = {name: getattr(options, name) for name in ("prompt", "answer", "foil", "counterfactual")}
+    question = Question(fact=options.fact[0] if options.fact else "", **fields)
+    question.check()
+    names = ("model", "bank", "reading", "memory", "memories", "memory_ids", "faithful", "text", "dtype", "device")
+    values = {name: getattr(options, name) for name in (*names, "device_map", "trust_remote_code", "seed")}
+    return question, Settings(**values)
+
+
+def train_on_documents(engine: Engine, options: argparse.Namespace, tick: Tick) -> TunedLens:
+    """Tuned lens trained on documents of the facts that the engine has."""
+    import random
+
+    import torch
+
+    from probes.lens import train_lens
+
+    documents = list(dict.fromkeys(fact.document for fact in engine.facts if fact.document))
+    chosen = random.Random(options.seed).sample(documents, min(options.documents, len(documents)))
+    start = list(engine.model.tokenizer("")["input_ids"])
+    texts = [torch.tensor([(start + engine.model.encode_plain(text))[:LENGTH]]) for text in chosen]
+    return train_lens(engine.model, texts, options.steps, ROWS, options.seed, tick)
+
+
+def read_layers(options: argparse.Namespace) -> Answer:
+    """Best token, and probability and rank of the answer's first token, at every depth at the prompt's end."""
+    if options.steps < 0 or options.documents < 1:
+        raise UserError("--steps must be 0 or more, --documents 1 or more")
+    question, settings = read_question(options)
+    import torch
+
+    from probes.lens import read_lens
+    from workbench import pipeline
+    from workbench.cases import resolve
+
+    with show_progress() as tick:
+        engine = pipeline.open_engine(settings, tick)
+        # A lens reads one prompt: nothing is ablated, and no foil has to be as long as the answer.
+        case = resolve(engine, question, replace(settings, ablation="zero", metric="log-prob"))[0]
+        lens = train_on_documents(engine, options, tick) if options.tuned else None
+        ids, answer = case.pair.clean_ids, case.pair.answer_ids[0]
+        attachment = engine.attach(case.clean.path, case.clean.memories)
+        found = read_lens(engine.model, torch.tensor([ids]), attachment, len(ids) - 1, lens)
+    rows: list[dict[str, Any]] = []
+    for depth, row in enumerate(found):
+        best = int(row.argmax())
+        rows.append(
+            {
+                "layer": depth,
+                "best": engine.model.decode(best),
+                "best_probability": float(row[best].exp()),
+                "answer_probability": float(row[answer].exp()),
+                "answer_rank": 1 + int((row > row[answer]).sum()),
+            }
+        )
+    document = {
+        "lens": "tuned" if options.tuned else "logit",
+        "prompt": case.pair.clean,
+        "answer": engine.model.decode(answer),
+        "position": len(ids) - 1,
+        "layers": rows,
+        "training": None if lens is None else {"unit": "nats", "kl_before_after": [list(pair) for pair in lens.losses]},
+    }
+    cells = [
+        (
+            name_depth(row["layer"], engine.model),
+            quote(row["best"]),
+            row["best_probability"],
+            row["answer_probability"],
+            row["answer_rank"],
+        )
+        for row in rows
+    ]
+    table = format_table(("stream", "best token", "probability", f"of {quote(document['answer'])}", "rank"), cells)
+    return Answer(document, f"{document['lens']} lens at the end of {quote(case.pair.clean)}\n\n{table}")
+
+
+def name_depth(depth: int, model: Model) -> str:
+    """What a depth is called."""
+    return "after the last layer" if depth == model.layers else f"before layer {depth}"
+
+
+def declare_probe(parser: argparse.ArgumentParser) -> None:
+    """The facts, the label, and where the stream is read."""
+    declare_facts(parser, limit=20, wordings=4)
+    parser.add_argument("--label", choices=LABELS, default="object", help="what is predicted (default: %(default)s)")
+    parser.add_argument(
+        "--least", metavar="N", type=int, default=2, help="facts that share a label, at least (default: %(default)s)"
+    )
+
+
+def probe_layers(options: argparse.Namespace) -> Answer:
+    """Accuracy and selectivity of a linear probe at every depth, at the end of the prompts."""
+    if options.least < 1:
+        raise UserError(f"--least is {options.least}: give 1 or more")
+    settings = read_fact_settings(options)
+    from collections import Counter
+
+    import numpy as np
+    import torch
+
+    from circuits.problem import record_run
+    from probes.lens import stack_streams
+    from probes.linear_probe import probe_labels
+    from workbench import pipeline
+
+    with show_progress() as tick:
+        engine = pipeline.open_engine(settings, tick)
+        facts = choose_facts(engine.facts, options.fact, options.relation, options.split, options.limit, options.seed)
+        items, skipped = build_items(engine, facts, settings, options.wordings)
+        label_of = {fact.id: str(getattr(fact, options.label)) for fact in facts}
+        shared = Counter(label_of[name] for name in dict.fromkeys(item.fact for item in items))
+        items = [item for item in items if shared[label_of[item.fact]] >= options.least]
+        if not items:
+            raise UserError(
+                f"no {options.label} is shared by {options.least} facts: lower --least, raise --limit or choose --label"
+                f"; {describe_skipped(skipped)}"
+            )
+        labels, types = [label_of[item.fact] for item in items], [item.fact for item in items]
+        seen, folds = Counter[str](), []
+        for name in types:
+            folds.append(seen[name])
+            seen[name] += 1
+        streams = []
+        for done, item in enumerate(items):
+            tick("streams", done, len(items))
+            record, _ = record_run(engine.model, torch.tensor([item.ids]), item.attachment)
+            streams.append(stack_streams(record, engine.model.layers)[:, 0, -1].float().cpu().numpy())
+        features = np.stack(streams, axis=1)
+        rows = []
+        for depth in range(len(features)):
+            tick("probes", depth, len(features))
+            rows.append({"layer": depth, **asdict(probe_labels(features[depth], labels, types, folds, options.seed))})
+    document = {
+        "label": options.label,
+        "position": "last token of the prompt",
+        "items": len(items),
+        "facts": len(set(types)),
+        "labels": len(set(labels)),
+        "folds": "wordings",
+        "layers": rows,
+        "skipped": [asdict(one) for one in skipped],
+    }
+    cells = [
+        (name_depth(r["layer"], engine.model), r["accuracy"], r["control"], r["selectivity"], r["majority"])
+        for r in rows
+    ]
+    title = f"{options.label} of {len(set(types))} facts in {len(items)} prompts, {len(set(labels))} labels"
+    title += tell_skipped(skipped)
+    return Answer(
+        document, f"{title}\n\n{format_table(('stream', 'accuracy', 'control', 'selectivity', 'majority'), cells)}"
+    )
+
+
+def declare_restore(parser: argparse.ArgumentParser) -> None:
+    """The question, the model, and what is put back."""
+    declare_question(parser)
+    declare_model(parser)
+    parser.add_argument(
+        "--state",
+        choices=("stream", "attention", "mlp"),
+        default="stream",
+        help="the stream before a layer, or what attention or MLP (with memories) adds there (default: %(default)s)",
+    )
+    declare_seed(parser)
+
+
+def restore(options: argparse.Namespace) -> Answer:
+    """Share of the clean metric that each state brings back into the counterfactual run."""
+    question, settings = read_question(options)
+    from circuits.causal_tracing import restore_states
+    from workbench import pipeline
+    from workbench.cases import resolve
+    from workbench.problems import pose
+
+    with show_progress() as tick:
+        engine = pipeline.open_engine(settings, tick)
+        case = resolve(engine, question, settings)[0]
+        problem = pose(engine, [case], settings, tick, parts=True)
+        found = restore_states(problem, options.state, tick)
+    shares = found.normalise()
+    tokens = [engine.model.decode(token) for token in case.pair.fed_ids[0]]
+    document: dict[str, Any] = {
+        "method": "causal tracing, symmetric token replacement, one layer at a time",
+        "state": found.state,
+        "metric": found.metric,
+        "unit": found.unit,
+        "clean": found.clean,
+        "corrupted": found.corrupted,
+        "prompt": case.pair.clean,
+        "counterfactual": case.pair.counterfactual,
+        "tokens": tokens,
+        "restored": found.values.tolist(),
+        "share": shares.tolist(),
+    }
+    headings = ("position", *(str(layer) for layer in range(len(shares))))
+    cells = [
+        (f"{position} {quote(token)}", *(f"{value:.2f}" for value in shares[:, position]))
+        for position, token in enumerate(tokens)
+    ]
+    about = (
+        f"{found.state} put back, by layer, as shares of {found.clean:.3f} (clean) against {found.corrupted:.3f} "
+        f"({clean_text(case.pair.counterfactual)}) in {found.metric}, {found.unit}"
+    )
+    return Answer(document, f"{about}\n\n{format_table(headings, cells)}")
+
+
+LENS = Command(
+    "lens",
+    "What the stream already predicts at every layer: logit lens, or tuned lens trained here.",
+    'memory-circuits lens --prompt "The capital of France is" --answer " Paris"',
+    declare_lens,
+    read_layers,
+)
+PROBE = Command(
+    "probe",
+    "From which layer on an attribute of facts can be read off linearly, beside a control task (selectivity).",
+    "memory-circuits probe --label relation --limit 10",
+    declare_probe,
+    probe_layers,
+)
+RESTORE = Command(
+    "restore",
+    "Causal tracing: which states, put back into the counterfactual run, bring the answer back.",
+    'memory-circuits restore --prompt "The capital of France is" --answer " Paris" --foil " Rome" '
+    '--counterfactual "The capital of Italy is" --state mlp',
+    declare_restore,
+    restore,
+)
+READINGS = (LENS, PROBE, RESTORE)
