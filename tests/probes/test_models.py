@@ -27,8 +27,10 @@ def test_shapes_are_read(shape: str) -> None:
     assert model.parallel == (shape in PARALLEL)
     for weights in model.weights:
         assert (weights.experts is None, weights.down is not None) == ((shape not in MIXTURES,) * 2)
-    assert (model.attention is not None) == (shape in ROTARY)
+    assert (model.attention is not None) == (shape != "gptj")
     if model.attention is not None:
+        assert model.attention.rotary == (shape in ROTARY)
+        assert model.attention.shows_turned == (shape in ROTARY and shape != "pythia")
         assert model.attention.scale == pytest.approx(8**-0.5, rel=1e-4)
         assert model.attention.soft_cap == (50.0 if shape == "gemma2" else None)
     assert len(model.sha256) == 64
