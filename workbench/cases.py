@@ -12,7 +12,6 @@ from probes.errors import UserError
 from probes.facts import Fact, find_fact
 from probes.prompts import PromptPair, encode_answer, find_named_fact, list_counterfactuals, pair_prompts
 from workbench.answers import Found
-from workbench.banks.reading import Route, choose_route
 from workbench.engine import Engine
 from workbench.pair_tables import list_questions
 from workbench.settings import Question, Settings
@@ -116,6 +115,7 @@ def read_text(choice: str, fact: Fact | None) -> str:
 
 def choose_path(engine: Engine, settings: Settings, fact: Fact | None, prompt: str) -> Route:
     """Cluster path of a prompt in the settings' reading mode, and how it was found."""
+    from workbench.banks.reading import choose_route
 
     bank = engine.bank if settings.bank != "none" else None
     return choose_route(bank, settings.reading, fact, prompt, engine.facts, settings.seed)

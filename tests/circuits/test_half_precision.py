@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from circuits.attribution import attribute
+from circuits.batches import hold, measure_faithfulness
 from circuits.curves import measure_curves
 from circuits.effects import measure_memory_effects
-from circuits.faithfulness import measure_faithfulness
 from circuits.methods import METHODS, Options
 from circuits.metrics import build_readout
 from circuits.patching import list_edge_patches, measure_masks, measure_patches
@@ -152,7 +152,9 @@ def test_quality_agrees(shape: str, device: str, dtype: str) -> None:
     assert float(measure_masks(problem, whole)) == pytest.approx(problem.metric_clean, abs=allow(shape, dtype) * size)
     scores = score(reference, "eap", Options(), quiet)
     mask = select_top(scores, Goal(100, reference.list_ends())).mask
-    found, wanted = (measure_faithfulness(one, mask, "logits", 0, quiet, 3) for one in (problem, reference))
+    found, wanted = (
+        measure_faithfulness(hold(one), one.wiring, mask, "logits", 0, quiet, 3) for one in (problem, reference)
+    )
     assert found.normalised == pytest.approx(wanted.normalised, abs=near)
     found_curves, wanted_curves = (measure_curves(one, scores, 2, 0, quiet) for one in (problem, reference))
     assert found_curves.absolute.faithfulness == pytest.approx(wanted_curves.absolute.faithfulness, abs=near)

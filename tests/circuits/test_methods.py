@@ -232,7 +232,7 @@ def test_a_gradient_at_the_clean_run_says_nothing_about_divergence(method: str) 
 def test_memories_and_embedding_are_writers_of_the_problem() -> None:
     """What the other tests rest on: the Llama problem has explicit and bank writers, with two key-value heads."""
     problem = pose("llama", [0])
-    assert {writer.kind for writer in problem.wiring.writers} == set(Kind) - {Kind.KEY_VALUE, Kind.LOGITS}
+    assert {writer.kind for writer in problem.wiring.writers} == set(Kind) - {Kind.KEY_VALUE, Kind.LEARNED, Kind.LOGITS}
     assert problem.wiring.plan.kv_heads == 2 < problem.wiring.plan.heads
 
 

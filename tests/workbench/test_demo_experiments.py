@@ -17,13 +17,17 @@ from workbench.demo.kinds import KINDS, Blocks
 from workbench.demo.network import build_network
 from workbench.documents import BEGIN, END, read_tables
 
-NUMBERS = 40 * 3 * 128 * 6  # the shipped bank's fetched units
+CONFIG = load_config()
+WIDTH, FFN, HEADS, KV_HEADS, HEAD = (
+    getattr(CONFIG.model, name) for name in ("d_model", "d_ffn", "heads", "kv_heads", "d_head")
+)
+NUMBERS = sum(CONFIG.bank.units) * 3 * WIDTH * CONFIG.model.layers  # the shipped bank's fetched units
 
 
 @pytest.fixture
 def anchor() -> LlamaForCausalLM:
     torch.manual_seed(0)
-    return build_network(load_config(), 512, (0, 1, 2)).eval()
+    return build_network(CONFIG, 512, (0, 1, 2)).eval()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -46,11 +50,12 @@ def test_every_kind_has_the_size_asked_for_and_begins_without_effect(anchor: Lla
 def test_ranks_are_those_of_the_papers_sizes(anchor: LlamaForCausalLM) -> None:
     """Sizes of Pouransari et al. 2025: 3 r l d, 2 r l (d + h d_h) without shared keys, 3 r l (d + d_f), 2 r l h d_h."""
     ranks = {kind: Blocks(anchor, kind, 1, range(6), NUMBERS).rank for kind in KINDS}
-    assert ranks["FFN"] == NUMBERS // (3 * 6 * 128)
-    assert ranks["LoRA (FFN)"] == NUMBERS // (3 * 6 * (128 + 256))
-    assert ranks["key-value"] == NUMBERS // (2 * 6 * 4 * 32)
-    # Two key-value heads for four heads: keys and values are half as wide as queries.
-    assert ranks["LoRA (query, key)"] == ranks["LoRA (value, output)"] == NUMBERS // (6 * (128 + 128 + 128 + 64))
+    assert ranks["FFN"] == NUMBERS // (3 * 6 * WIDTH)
+    assert ranks["LoRA (FFN)"] == NUMBERS // (3 * 6 * (WIDTH + FFN))
+    assert ranks["key-value"] == NUMBERS // (2 * 6 * HEADS * HEAD)
+    # Keys and values are of fewer heads than queries.
+    wide, narrow = WIDTH + HEADS * HEAD, WIDTH + KV_HEADS * HEAD
+    assert ranks["LoRA (query, key)"] == ranks["LoRA (value, output)"] == NUMBERS // (6 * (wide + narrow))
 
 
 def make_row(experiment: str, condition: str, accuracy: float, paraphrase: str = "seen") -> dict[str, object]:
