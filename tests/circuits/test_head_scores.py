@@ -120,7 +120,7 @@ def test_the_command_on_ones_own_texts(tmp_path: Path, capsys: pytest.CaptureFix
     names = {"finder", "metric", "layer", "head", "value", "unit", "n", "low", "high"}
     assert all(set(row) - {"candidate"} == names for row in found["rows"])
     assert [row["finder"] for row in found["rows"]].count("memory") == 2 * 3 * 4
-    assert [row["finders"] for row in found["comparisons"]] == [["memory", "induction"]]
+    assert ["memory", "induction"] in [row["finders"] for row in found["comparisons"]]
     assert main([*options, "--window", "500"]) == 2
     assert main([*options, "--finder", "retrieval"]) == 2
     assert "leave --texts out" in capsys.readouterr().err
