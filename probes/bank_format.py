@@ -13,15 +13,13 @@ blocks, is read, not written.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from probes.blocks import Design, Widths
-from probes.descriptions import read_description
+from probes.descriptions import open_seal, read_description, seal_description
 from probes.errors import UserError
 
 FORMAT = "memory-circuits/bank"
@@ -63,19 +61,12 @@ class BankHead:
             "router_sha256": self.router_sha256,
             "shards": self.shards,
         }
-        # Through JSON once, so that the hash is of what will be read.
-        whole = {**about, "sha256": hash_head(json.loads(json.dumps(about)))}
-        return (json.dumps(whole, indent=1) + "\n").encode()
+        return seal_description(about)
 
 
 def name_subtree(cluster: int) -> str:
     """Name of the shard of a level-1 cluster and everything below it."""
     return f"subtree-{cluster:04d}"
-
-
-def hash_head(about: dict[str, Any]) -> str:
-    """SHA-256 of a head's JSON object without its own hash, keys in order."""
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def read_bank_head(folder: Path) -> BankHead:
@@ -90,8 +81,7 @@ def read_bank_head(folder: Path) -> BankHead:
 
 def parse_head(about: dict[str, Any]) -> BankHead:
     """Head from its JSON object. Raises KeyError, TypeError or ValueError when it is none."""
-    if about.pop("sha256") != hash_head(about):
-        raise ValueError("its contents are not those that were written")
+    open_seal(about)
     for name in about["shards"]:
         if not SHARD.fullmatch(str(name)):
             raise ValueError(f"no shard is called {str(name)[:40]!r}")

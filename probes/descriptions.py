@@ -34,6 +34,24 @@ def read_description(path: Path, file_format: str, versions: tuple[int, ...] = (
     return about
 
 
+def hash_description(about: dict[str, Any]) -> str:
+    """SHA-256 of a description without its own hash, keys in order."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def seal_description(about: dict[str, Any]) -> bytes:
+    """The description as it lies in its file, with the hash of its contents."""
+    # Through JSON once, so that the hash is of what will be read.
+    whole = {**about, "sha256": hash_description(json.loads(json.dumps(about)))}
+    return (json.dumps(whole, indent=1) + "\n").encode()
+
+
+def open_seal(about: dict[str, Any]) -> None:
+    """Take the hash out of a sealed description. Raises KeyError or ValueError unless it is that of the contents."""
+    if about.pop("sha256") != hash_description(about):
+        raise ValueError("its contents are not those that were written")
+
+
 def require_model(folder: Path, written_by: object, model_sha256: str) -> None:
     """Raise UserError unless a store was made for the loaded model."""
     if written_by != model_sha256:

@@ -10,8 +10,6 @@ slot byte] that `codebooks.safetensors` turns back into numbers (`probes/codeboo
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from probes.codes import Code, read_code
-from probes.descriptions import read_description
+from probes.descriptions import open_seal, read_description, seal_description
 from probes.errors import UserError
 from probes.explicit import Positions
 
@@ -109,14 +107,7 @@ class Head:
         about = asdict(self)
         del about["ids"]
         about["format"] = FORMAT
-        # Through JSON once, so that the hash is of what will be read.
-        whole = {**about, "sha256": hash_head(json.loads(json.dumps(about)))}
-        return (json.dumps(whole, indent=1) + "\n").encode()
-
-
-def hash_head(about: dict[str, Any]) -> str:
-    """SHA-256 of a head's JSON object without its own hash, keys in order."""
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        return seal_description(about)
 
 
 def read_head(folder: Path) -> Head:
@@ -131,8 +122,7 @@ def read_head(folder: Path) -> Head:
 
 def parse_head(about: dict[str, Any]) -> Head:
     """Head from its JSON object. Raises KeyError, TypeError or ValueError when it is none."""
-    if about.pop("sha256") != hash_head(about):
-        raise ValueError("its contents are not those that were written")
+    open_seal(about)
     parts = []
     for part in about["parts"]:
         name = str(part["name"])

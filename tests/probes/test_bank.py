@@ -15,8 +15,9 @@ from safetensors import safe_open
 
 from probes import shards
 from probes.bank import GENERIC, Bank, fetch_blocks, find_bank_faults, load_bank
-from probes.bank_format import HEAD, hash_head
+from probes.bank_format import HEAD
 from probes.blocks import Design, Widths, is_written, measure_widths, start_tensors
+from probes.descriptions import hash_description
 from probes.errors import UserError
 from tests.checkpoints import load_shape
 from tests.small_world import write_bank as write_first_version
@@ -170,7 +171,7 @@ def test_start_values(kind: str, targets: tuple[str, ...]) -> None:
 def change_head(folder: Path, rehash: bool = True, **changes: Any) -> None:
     about = json.loads((folder / HEAD).read_text()) | changes
     about.pop("sha256")
-    (folder / HEAD).write_text(json.dumps(about | {"sha256": hash_head(about) if rehash else "0"}))
+    (folder / HEAD).write_text(json.dumps(about | {"sha256": hash_description(about) if rehash else "0"}))
 
 
 def truncate(path: Path) -> None:
