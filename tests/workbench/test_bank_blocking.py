@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from circuits.intervals import estimate_mean
 from circuits.problem import record_run
 from probes.attachments import Attachment
 from probes.bank import GENERIC, fetch_blocks, load_bank
 from probes.facts import Fact, load_facts
 from probes.models import load_model
 from tests.small_world import write_world
-from workbench.banks.blocking import Blocking, Reader, bootstrap, draw_control, group_facts, measure_blocking
+from workbench.banks.blocking import Blocking, Reader, draw_control, group_facts, measure_blocking
 from workbench.cli import main
 from workbench.commands.blocking import parse_block
 
@@ -103,7 +104,7 @@ def test_only_what_reads_the_blocks_forgets(world: Path) -> None:
 
 def test_the_interval_holds_the_mean() -> None:
     values = np.random.default_rng(0).normal(1.0, 1.0, size=400)
-    low, high = bootstrap(values, np.random.default_rng(1))
+    low, high = estimate_mean(values, np.random.default_rng(1)).interval
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from circuits.intervals import estimate_mean
 from probes.asking import ReadingPass
 from probes.attachments import Attachment, BankBlocks, stack_attachments
 from probes.bank import GENERIC, Bank, fetch_blocks
@@ -29,7 +30,6 @@ Block = tuple[int, int]
 GROUPS = ("target", "same leaf", "same relation", "everything else")
 INSTEAD = ("nothing", "generic")
 ROWS = 32
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +175,6 @@ def batch_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
             yield rows[start : start + ROWS]
 
 
-def bootstrap(values: NDArray[np.float64], generator: np.random.Generator) -> tuple[float, float]:
-    """Percentiles 2.5 and 97.5 of the mean over resamples of the values."""
-    picks = generator.integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def measure_blocking(
     model: Model,
     bank: Bank,
@@ -218,10 +211,10 @@ def measure_blocking(
         row |= {"accuracy": float(whole.correct.mean()), "blocked": float(blocked.correct.mean())}
         row["random"] = float(np.mean([scores.correct.mean() for scores in random])) if random else None
         drop = whole.log_probability - blocked.log_probability
-        row["drop"], row["interval"] = float(drop.mean()), list(bootstrap(drop, generator))
+        row["drop"], row["interval"] = float(drop.mean()), estimate_mean(drop, generator).interval
         if random:
             drop = whole.log_probability - np.mean([scores.log_probability for scores in random], axis=0)
-            row |= {"random_drop": float(drop.mean()), "random_interval": list(bootstrap(drop, generator))}
+            row |= {"random_drop": float(drop.mean()), "random_interval": estimate_mean(drop, generator).interval}
         rows.append(row | {"unit": "nats"})
     return rows
 

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from circuits.intervals import estimate_mean
 from probes.bank import Bank
 from probes.errors import UserError
 from probes.facts import Fact
 from probes.models import Model
 from probes.progress import Tick, quiet
-from workbench.banks.blocking import Reader, bootstrap
+from workbench.banks.blocking import Reader
 
 SCALE = (
     "language alone",
@@ -94,7 +95,7 @@ def compare_tasks(
                 "generic": float(generic.correct.mean()),
                 "fetched": float(fetched.correct.mean()),
                 "gain": float(gain.mean()),
-                "interval": list(bootstrap(gain, generator)),
+                "interval": estimate_mean(gain, generator).interval,
                 "unit": "nats",
             }
         )
