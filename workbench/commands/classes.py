@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
-from workbench.commands.fact_sets import declare_facts, describe_skipped, read_settings, tell_skipped
+from workbench.commands.fact_sets import declare_facts, gather_items, read_settings, tell_skipped
 from workbench.commands.terminal import clean_text, format_table, show_progress
-from workbench.fact_items import build_items, choose_facts
 
 if TYPE_CHECKING:
     from circuits.classes import CircuitClass
@@ -79,10 +78,7 @@ def find_classes(options: argparse.Namespace) -> Answer:
 
     with show_progress() as tick:
         engine = pipeline.open_engine(settings, tick)
-        facts = choose_facts(engine.facts, options.fact, options.relation, options.split, options.limit, options.seed)
-        items, skipped = build_items(engine, facts, settings, options.wordings)
-        if not items:
-            raise UserError(f"no fact is left to look at: {describe_skipped(skipped)}")
+        _, items, skipped = gather_items(engine, options, settings)
         texts = [
             Text((*item.ids, *item.answer_ids), tuple(range(len(item.ids), len(item.ids) + len(item.answer_ids))))
             for item in items

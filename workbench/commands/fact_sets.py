@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from probes.errors import UserError
 from workbench.commands.questions import DEFAULTS, declare_seed
 from workbench.commands.terminal import clean_text
-from workbench.fact_items import Skipped
+from workbench.fact_items import Skipped, build_items, choose_facts
 from workbench.settings import Settings
+
+if TYPE_CHECKING:
+    from circuits.component_effects import Item
+    from probes.facts import Fact
+    from workbench.engine import Engine
 
 
 def declare_facts(parser: argparse.ArgumentParser, limit: int, wordings: int) -> None:
@@ -47,6 +53,17 @@ def read_settings(options: argparse.Namespace) -> Settings:
             raise UserError(f"--{name} is {getattr(options, name)}: give 1 or more")
     names = ("model", "bank", "memory", "text", "device", "seed")
     return Settings(**{name: getattr(options, name) for name in names})
+
+
+def gather_items(
+    engine: Engine, options: argparse.Namespace, settings: Settings
+) -> tuple[list[Fact], list[Item], list[Skipped]]:
+    """The chosen facts, what is run of them, and which were left out. Raises UserError when none is left."""
+    facts = choose_facts(engine.facts, options.fact, options.relation, options.split, options.limit, options.seed)
+    items, skipped = build_items(engine, facts, settings, options.wordings)
+    if not items:
+        raise UserError(f"no fact is left to look at: {describe_skipped(skipped)}")
+    return facts, items, skipped
 
 
 def describe_skipped(skipped: Sequence[Skipped]) -> str:

@@ -12,9 +12,9 @@ import numpy as np
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
-from workbench.commands.fact_sets import declare_facts, describe_skipped, read_settings, tell_skipped
+from workbench.commands.fact_sets import declare_facts, describe_skipped, gather_items, read_settings, tell_skipped
 from workbench.commands.terminal import format_table, show_progress
-from workbench.fact_items import build_items, choose_facts, keep_known
+from workbench.fact_items import keep_known
 
 if TYPE_CHECKING:
     from circuits.component_effects import Item
@@ -69,10 +69,7 @@ def measure(options: argparse.Namespace) -> Answer:
 
     with show_progress() as tick:
         engine = pipeline.open_engine(settings, tick)
-        facts = choose_facts(engine.facts, options.fact, options.relation, options.split, options.limit, options.seed)
-        items, skipped = build_items(engine, facts, settings, options.wordings)
-        if not items:
-            raise UserError(f"no fact is left to look at: {describe_skipped(skipped)}")
+        facts, items, skipped = gather_items(engine, options, settings)
         effects = measure_effects(engine.model, items, tick)
         kept, unknown = keep_known(items, effects.known.tolist())
         skipped += unknown

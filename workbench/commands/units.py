@@ -9,9 +9,8 @@ from typing import Any
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
-from workbench.commands.fact_sets import declare_facts, describe_skipped, read_settings, tell_skipped
+from workbench.commands.fact_sets import declare_facts, gather_items, read_settings, tell_skipped
 from workbench.commands.terminal import format_table, show_progress
-from workbench.fact_items import build_items, choose_facts
 
 
 def declare_units(parser: argparse.ArgumentParser) -> None:
@@ -52,10 +51,7 @@ def find_units(options: argparse.Namespace) -> Answer:
 
     with show_progress() as tick:
         engine = pipeline.open_engine(settings, tick)
-        facts = choose_facts(engine.facts, options.fact, options.relation, options.split, options.limit, options.seed)
-        items, skipped = build_items(engine, facts, settings, options.wordings)
-        if not items:
-            raise UserError(f"no fact is left to look at: {describe_skipped(skipped)}")
+        _, items, skipped = gather_items(engine, options, settings)
         scores: dict[str, list[Any]] = {}
         for done, item in enumerate(items):
             tick("knowledge neurons", done, len(items))
