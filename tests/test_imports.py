@@ -157,8 +157,7 @@ def test_pages_import_no_network_library(path: Path) -> None:
 
 def test_command_modules_import_no_network_library() -> None:
     for path in list_sources("workbench/commands"):
-        if path.name != "reading.py":  # imports torch within its functions, when it runs
-            assert not [library for library in HEAVY if imports(path, library)]
+        assert not [library for library in HEAVY if imports(path, library)]
 
 
 def test_every_data_file_goes_into_the_wheel() -> None:

@@ -16,15 +16,10 @@ from workbench.fact_items import build_items, choose_facts
 from workbench.settings import Question, Settings
 
 if TYPE_CHECKING:
-    from probes.lens import TunedLens
     from probes.models import Model
-    from probes.progress import Tick
-    from workbench.engine import Engine
 
 # Streams of a fact's prompt that a probe can read.
 LABELS = ("object", "relation", "kind")
-# Positions of a training text, and of a batch, in the training of a tuned lens.
-LENGTH, ROWS = 64, 64
 
 
 def declare_lens(parser: argparse.ArgumentParser) -> None:
@@ -55,40 +50,24 @@ def read_question(options: argparse.Namespace) -> tuple[Question, Settings]:
     return question, Settings(**values)
 
 
-def train_on_documents(engine: Engine, options: argparse.Namespace, tick: Tick) -> TunedLens:
-    """Tuned lens trained on documents of the facts that the engine has."""
-    import random
-
-    import torch
-
-    from probes.lens import train_lens
-
-    documents = list(dict.fromkeys(fact.document for fact in engine.facts if fact.document))
-    chosen = random.Random(options.seed).sample(documents, min(options.documents, len(documents)))
-    start = list(engine.model.tokenizer("")["input_ids"])
-    texts = [torch.tensor([(start + engine.model.encode_plain(text))[:LENGTH]]) for text in chosen]
-    return train_lens(engine.model, texts, options.steps, ROWS, options.seed, tick)
-
-
 def read_layers(options: argparse.Namespace) -> Answer:
     """Best token, and probability and rank of the answer's first token, at every depth at the prompt's end."""
     if options.steps < 0 or options.documents < 1:
         raise UserError("--steps must be 0 or more, --documents 1 or more")
     question, settings = read_question(options)
-    import torch
-
-    from probes.lens import read_lens
     from workbench import pipeline
     from workbench.cases import resolve
+    from workbench.readouts import read_prompt, train_on_documents
 
     with show_progress() as tick:
         engine = pipeline.open_engine(settings, tick)
         # A lens reads one prompt: nothing is ablated, and no foil has to be as long as the answer.
         case = resolve(engine, question, replace(settings, ablation="zero", metric="log-prob"))[0]
-        lens = train_on_documents(engine, options, tick) if options.tuned else None
+        lens = None
+        if options.tuned:
+            lens = train_on_documents(engine, options.documents, options.steps, options.seed, tick)
         ids, answer = case.pair.clean_ids, case.pair.answer_ids[0]
-        attachment = engine.attach(case.clean.path, case.clean.memories)
-        found = read_lens(engine.model, torch.tensor([ids]), attachment, len(ids) - 1, lens)
+        found = read_prompt(engine, case, lens)
     rows: list[dict[str, Any]] = []
     for depth, row in enumerate(found):
         best = int(row.argmax())
@@ -144,13 +123,9 @@ def probe_layers(options: argparse.Namespace) -> Answer:
     settings = read_fact_settings(options)
     from collections import Counter
 
-    import numpy as np
-    import torch
-
-    from circuits.problem import record_run
-    from probes.lens import stack_streams
     from probes.linear_probe import probe_labels
     from workbench import pipeline
+    from workbench.readouts import stack_items
 
     with show_progress() as tick:
         engine = pipeline.open_engine(settings, tick)
@@ -169,12 +144,7 @@ def probe_layers(options: argparse.Namespace) -> Answer:
         for name in types:
             folds.append(seen[name])
             seen[name] += 1
-        streams = []
-        for done, item in enumerate(items):
-            tick("streams", done, len(items))
-            record, _ = record_run(engine.model, torch.tensor([item.ids]), item.attachment)
-            streams.append(stack_streams(record, engine.model.layers)[:, 0, -1].float().cpu().numpy())
-        features = np.stack(streams, axis=1)
+        features = stack_items(engine, items, tick)
         rows = []
         for depth in range(len(features)):
             tick("probes", depth, len(features))
