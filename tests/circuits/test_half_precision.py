@@ -8,6 +8,7 @@ so their sizes add up like the root of their number.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
@@ -76,6 +77,8 @@ def attach(model: Model, seed: int) -> Attachment:
     def move(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(move(part) for part in value)
+        if isinstance(value, Mapping):
+            return {name: move(part) for name, part in value.items()}
         if not isinstance(value, torch.Tensor):
             return value
         return (value.bfloat16().float() if value.is_floating_point() else value).to(model.device)
@@ -118,8 +121,6 @@ def test_methods_agree(shape: str, device: str, dtype: str) -> None:
     """Scores of edges and nodes by every method that is not a search; measured drops as far as logits resolve them."""
     problem, reference = pose(shape, device, dtype), pose(shape, "cpu", "float32")
     for method in ESTIMATES:
-        if (shape, dtype, method) == ("gemma2", "bfloat16", "eap-ig-activations"):
-            continue  # 0.093 was measured beside an allowance of 0.090: not within what is derived, left open
         found, wanted = (score(one, method, Options(steps=2), quiet) for one in (problem, reference))
         assert measure_error(found.edges, wanted.edges) < allow(shape, dtype), method
         # A node is a sum in which edges cancel; its rounding is as large as theirs, at worst all of one sign.
