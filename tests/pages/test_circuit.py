@@ -107,11 +107,14 @@ def test_the_slider_writes_the_link(open_page: OpenPage, saved: str) -> None:
     assert "Showing 5 of 30 edges" in texts(app)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.LEARNED])
+@pytest.mark.parametrize("kind", list(Kind))
 def test_every_kind_of_node_can_be_inspected(
     open_page: OpenPage, runs: Path, build_run: Callable[..., Run], kind: Kind
 ) -> None:
-    run = build_run(edges=200)
+    plan = build_run().circuit.plan
+    if kind is Kind.LEARNED:
+        plan = replace(plan, learned_layers=(2,), learned=1)
+    run = build_run(edges=200, plan=plan)
     block = {"id": "d-1", "text": "a", "tokens": ["a", "*b*"], "kept": [[[0, 1, 1, 1, 1, 1]] * 2]}
     run.about["memories"]["explicit"] = {"layers": [1], "blocks": [block, block]}
     save_run(run, runs / "large")
