@@ -67,7 +67,7 @@ Heads = dict[int, dict[int, Tensor]]
 
 def split_rows(tensor: Tensor, rows: int) -> Float[Tensor, "coalition row *any"]:
     """Rows of a pass as combinations times prompts."""
-    return tensor.unflatten(0, (-1, rows))
+    return tensor.reshape(-1, rows, *tensor.shape[1:])
 
 
 def average_heads(heads: Heads, number: int, bit: int, layer: int) -> Float[Tensor, "row pos head d_head"]:
