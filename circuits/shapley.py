@@ -22,7 +22,7 @@ def list_coalitions(players: int) -> Bool[np.ndarray, "coalition player"]:
     return (np.arange(2**players)[:, None] >> np.arange(players)[None, :] & 1).astype(bool)
 
 
-def count_players(values: Float[np.ndarray, coalition * fact]) -> int:
+def count_players(values: Float[np.ndarray, "coalition ..."]) -> int:
     """Number of players of a table of all coalitions."""
     players = int(values.shape[0]).bit_length() - 1
     assert values.shape[0] == 2**players
@@ -37,7 +37,7 @@ def weigh_coalitions(players: int, player: int) -> Float[np.ndarray, " coalition
     return np.where(on[:, player], 0.0, weights / factorial(players))
 
 
-def share_value(values: Float[np.ndarray, coalition * fact]) -> Float[np.ndarray, player * fact]:
+def share_value(values: Float[np.ndarray, "coalition ..."]) -> Float[np.ndarray, "player ..."]:
     """Shapley value of every player; over the players they sum to the last value minus the first."""
     players, numbers = count_players(values), np.arange(values.shape[0])
     shares = np.zeros((players, *values.shape[1:]))
@@ -48,7 +48,7 @@ def share_value(values: Float[np.ndarray, coalition * fact]) -> Float[np.ndarray
     return shares
 
 
-def measure_interactions(values: Float[np.ndarray, coalition * fact]) -> Float[np.ndarray, "player player *fact"]:
+def measure_interactions(values: Float[np.ndarray, "coalition ..."]) -> Float[np.ndarray, "player player ..."]:
     """Shapley interaction of every two players, symmetric, 0 on the diagonal."""
     players, numbers = count_players(values), np.arange(values.shape[0])
     found = np.zeros((players, players, *values.shape[1:]))
