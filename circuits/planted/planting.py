@@ -12,6 +12,7 @@ from circuits.metrics import build_readout
 from circuits.planted.facts import plant_bank_fact, plant_explicit_fact, plant_two_hops, plant_unit_fact
 from circuits.planted.model import Planted
 from circuits.planted.paths import plant_cancellation, plant_induction, plant_redundancy
+from circuits.planted.weights import Sketch
 from circuits.problem import Inputs, Problem, pose_problem
 from probes.models import Model, load_model
 
@@ -27,11 +28,16 @@ PLANTERS: dict[str, Callable[[int], Planted]] = {
 }
 
 
-def load_planted(planted: Planted) -> Model:
+def load_sketch(sketch: Sketch) -> Model:
     """The model of these weights, loaded from a checkpoint as any other."""
     with tempfile.TemporaryDirectory() as folder:
-        planted.sketch.save(Path(folder))
+        sketch.save(Path(folder))
         return load_model(folder, device="cpu")
+
+
+def load_planted(planted: Planted) -> Model:
+    """The model of a planted circuit."""
+    return load_sketch(planted.sketch)
 
 
 def pose_planted(planted: Planted) -> Problem:

@@ -11,6 +11,7 @@ from typing import NoReturn
 from probes.errors import UserError
 from workbench.commands.application import APP
 from workbench.commands.asking import ASK
+from workbench.commands.attributing import ATTRIBUTE
 from workbench.commands.bank_measures import MEASURES
 from workbench.commands.banks import BANK
 from workbench.commands.blocking import BLOCK
@@ -23,10 +24,12 @@ from workbench.commands.facts import FACTS
 from workbench.commands.generating import GENERATE
 from workbench.commands.heads import HEADS
 from workbench.commands.health import DOCTOR
+from workbench.commands.ledgers import LEDGER
 from workbench.commands.listing import RUNS, SHOW
 from workbench.commands.measuring import QUALITY
 from workbench.commands.memory import MEMORY
 from workbench.commands.papers import COSTS, PAPER
+from workbench.commands.placing import PLACE
 from workbench.commands.reading import READINGS
 from workbench.commands.separating import SEPARABILITY
 from workbench.commands.specificity import SPECIFICITY
@@ -41,6 +44,9 @@ COMMANDS: tuple[Command, ...] = (
     ASK,
     GENERATE,
     TRACE,
+    LEDGER,
+    ATTRIBUTE,
+    PLACE,
     SHOW,
     RUNS,
     EXPORT,

@@ -1,0 +1,312 @@
+"""Ledgers of many facts as one table: a row a fact and component, in chunks that can be stopped and resumed.
+
+1. Every fact of the table is laid out, or set aside with the reason (it cannot be read, is a duplicate, has no foil as
+   long in tokens, its subject stands inside another's).
+2. Facts of one condition stand together, in chunks of a fixed number; a chunk is one batch.
+3. Each chunk is one Parquet part with a name of its own, renamed into place when whole. What is there is not measured
+   again, so a table that was stopped and resumed is the same, byte for byte. A fact that the model does not answer has
+   a row with that reason instead of components.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probes.errors import UserError
+from probes.facts import Fact, build_fact, read_rows
+from probes.progress import Tick, quiet
+from workbench.engine import Engine
+from workbench.ledgers.measuring import describe_source, measure_batch
+from workbench.ledgers.prompts import Laid, lay_fact
+from workbench.ledgers.table import METHOD, Ledger, list_rows
+from workbench.settings import Settings
+from workbench.storage import read_bytes, write_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from circuits.parts import Removal
+
+HEAD = "attribute.json"
+FORMAT, VERSION = "memory-circuits/attribution-table", 1
+REFUSED = "part-refused.parquet"
+
+# Columns of the table, in order, with their Arrow types; shares are in the metric's unit.
+COLUMNS = {
+    "fact": "string",
+    "row": "string",
+    "format": "string",
+    "label": "string",
+    "component": "string",
+    "token": "string",
+    "share": "float64",
+    "alone": "float64",
+    "last": "float64",
+    "effect": "float64",
+    "count": "int64",
+    "answer": "string",
+    "foil": "string",
+    "margin": "float64",
+    "metric": "string",
+    "unit": "string",
+    "removal": "string",
+    "method": "string",
+    "reason": "string",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A row of the table that is not measured, and why."""
+
+    fact: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What is to be done: chunks of laid facts of one condition each, and what is set aside."""
+
+    chunks: tuple[tuple[Laid, ...], ...]
+    refused: tuple[Refused, ...]
+    total: int
+
+
+def find_nested(facts: Sequence[Fact]) -> dict[str, str]:
+    """Subjects that stand inside a longer subject, each with the first such."""
+    subjects = sorted({fact.subject for fact in facts}, key=lambda subject: (-len(subject), subject))
+    found, longer = dict[str, str](), "\n"
+    for subject in subjects:
+        if (place := longer.find(subject)) >= 0:
+            found[subject] = longer[longer.rfind("\n", 0, place) + 1 : longer.find("\n", place)]
+        longer += f"{subject}\n"
+    return found
+
+
+def read_table(path: Path, engine: Engine) -> tuple[list[Fact], list[Refused], int]:
+    """Facts of a table, those that cannot be read, and the number of rows.
+
+    A row with nothing but the `id` of a shipped fact stands for that fact. Raises UserError for a table that cannot be
+    read or has no rows.
+    """
+    rows = read_rows(path)
+    if not rows:
+        raise UserError(
+            f"{path} has no rows: give a fact a row, with its id or with id, subject, relation, object, "
+            "prompt and answer"
+        )
+    shipped = {fact.id: fact for fact in engine.facts}
+    documents = {fact.document_id: fact.document for fact in engine.facts}
+    facts, refused = list[Fact](), list[Refused]()
+    for number, row in enumerate(rows, start=1):
+        try:
+            if not isinstance(row, dict):
+                raise UserError("the row is no record of named columns")
+            name = str(row.get("id") or "")
+            given = any(row.get(column) for column in ("prompt", "answer", "subject"))
+            facts.append(shipped[name] if name in shipped and not given else build_fact(read_lists(row), documents))
+        except (UserError, TypeError, ValueError) as error:
+            name = str(row.get("id") or "") if isinstance(row, dict) else ""
+            refused.append(Refused(name or f"row {number}", f"cannot be read: {error}"))
+    return facts, refused, len(rows)
+
+
+def read_lists(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with lists that a text table holds as JSON read, and empty ones left out. Raises ValueError."""
+    lists = ("cluster_path", "paraphrases", "heldout_paraphrases")
+    texts = {name: row[name] for name in lists if isinstance(row.get(name), str)}
+    kept = {name: value for name, value in row.items() if value not in (None, "")}
+    return kept | {name: json.loads(text) for name, text in texts.items() if text}
+
+
+def refuse_facts(facts: Sequence[Fact]) -> tuple[list[Fact], list[Refused]]:
+    """Facts to be measured, and those that are duplicates or whose subject stands inside another's."""
+    nested = find_nested(facts)
+    kept, refused, ids, questions = list[Fact](), list[Refused](), set[str](), set[tuple[str, str]]()
+    for fact in facts:
+        question = fact.prompt.strip(), fact.answer.strip()
+        if fact.id in ids or question in questions:
+            refused.append(Refused(fact.id, "duplicate: an earlier row has the same id, or the same prompt and answer"))
+        elif fact.subject in nested:
+            refused.append(
+                Refused(
+                    fact.id,
+                    f"subject {fact.subject!r} stands inside {nested[fact.subject]!r}: which is meant is not certain",
+                )
+            )
+        else:
+            kept.append(fact)
+        ids.add(fact.id)
+        questions.add(question)
+    return kept, refused
+
+
+def plan(engine: Engine, path: Path, settings: Settings, chunk: int) -> Planned:
+    """Lay out every fact of a table, and put those of one condition into chunks of `chunk`."""
+    read, refused, total = read_table(path, engine)
+    facts, more = refuse_facts(read)
+    refused += more
+    groups = dict[tuple[bool, int, int], list[Laid]]()
+    others = (
+        engine.facts if {fact.id for fact in facts} <= {fact.id for fact in engine.facts} else (*facts, *engine.facts)
+    )
+    for fact in facts:
+        try:
+            laid = lay_fact(engine, fact, others, settings)
+        except UserError as error:
+            refused.append(Refused(fact.id, str(error)))
+            continue
+        groups.setdefault(laid.condition, []).append(laid)
+    chunks = [
+        # Prompts of like length stand together: less is filled up.
+        tuple(sorted(group, key=lambda laid: (len(laid.behind), len(laid.plain)))[start : start + chunk])
+        for _, group in sorted(groups.items())
+        for start in range(0, len(group), chunk)
+    ]
+    return Planned(tuple(chunks), tuple(refused), total)
+
+
+def list_facts(ledger: Ledger) -> Iterator[dict[str, Any]]:
+    """Rows of one measured fact: its ledger, or the reason where the model does not know the answer."""
+    shared = {
+        "fact": ledger.fact,
+        "answer": ledger.answer,
+        "foil": ledger.foil,
+        "margin": ledger.margin,
+        "metric": ledger.metric,
+        "unit": ledger.unit,
+        "removal": ledger.removal,
+        "method": METHOD,
+    }
+    if not ledger.known:
+        yield {**shared, "row": "reason", "reason": f"answer not known: the model says {ledger.said!r}"}
+        return
+    for row in list_rows(ledger):
+        yield {**shared, **row}
+
+
+def build_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Rows as an Arrow table of the columns."""
+    import pyarrow as pa
+
+    schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in COLUMNS.items()])
+    return pa.Table.from_pylist([{name: row.get(name) for name in COLUMNS} for row in rows], schema=schema)
+
+
+def encode_table(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Rows as the bytes of a Parquet file; equal rows give equal bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    sink = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(build_table(rows), sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def open_table(folder: Path, about: dict[str, Any]) -> None:
+    """Start a table's folder, or make sure that the one there is of the same question.
+
+    Raises UserError for a folder that holds something else, or a table of other facts, settings or another model.
+    """
+    path = folder / HEAD
+    if not path.is_file():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} exists and is no attribution table: choose another --out")
+        write_file(path, json.dumps(about, ensure_ascii=False, indent=1, sort_keys=True).encode() + b"\n")
+        return
+    try:
+        held = json.loads(read_bytes(path))
+    except ValueError:
+        raise UserError(f"{path} is damaged: choose another --out, or remove the folder") from None
+    if not isinstance(held, dict) or held.get("question") != about["question"]:
+        raise UserError(
+            f"{folder} holds a table of other facts, settings, memories or another model: choose another --out, or "
+            "remove it first"
+        )
+
+
+def describe(engine: Engine, path: Path, settings: Settings, numbers: dict[str, Any]) -> dict[str, Any]:
+    """Head of a table: format, and the question that a resumed run must share."""
+    source = describe_source(engine, settings)
+    versions = source.pop("versions")
+    question = {"facts_sha256": hashlib.sha256(read_bytes(path)).hexdigest(), **source, **numbers}
+    about = {"format": FORMAT, "version": VERSION, "versions": versions, "question": question}
+    plain: dict[str, Any] = json.loads(json.dumps(about))
+    return plain
+
+
+def attribute(
+    engine: Engine,
+    path: Path,
+    folder: Path,
+    settings: Settings,
+    removal: Removal = "renormalised",
+    top: int = 1000,
+    threshold: float = 0.01,
+    chunk: int = 32,
+    tick: Tick = quiet,
+) -> dict[str, Any]:
+    """Write (or go on writing) the table of all facts of a file into a folder; gives the counts.
+
+    Raises UserError for a table that cannot be read, and a folder that holds another table.
+    """
+    planned = plan(engine, path, settings, chunk)
+    open_table(
+        folder,
+        describe(engine, path, settings, {"removal": removal, "top": top, "threshold": threshold, "chunk": chunk}),
+    )
+    resumed = 0
+    for done, batch in enumerate(planned.chunks):
+        tick("facts", done * chunk, planned.total)
+        part = folder / f"part-{done:06d}.parquet"
+        if part.is_file():
+            resumed += 1
+            continue
+        rows = [row for ledger in measure_chunk(engine, batch, removal, settings, top, threshold) for row in ledger]
+        write_file(part, encode_table(rows))
+    refused = [{"fact": one.fact, "row": "reason", "reason": one.reason} for one in planned.refused]
+    write_file(folder / REFUSED, encode_table(refused))
+    return count_table(folder, planned.total) | {"chunks": len(planned.chunks), "resumed": resumed}
+
+
+def measure_chunk(
+    engine: Engine, batch: Sequence[Laid], removal: Removal, settings: Settings, top: int, threshold: float
+) -> Iterator[list[dict[str, Any]]]:
+    """Rows of each fact of a chunk."""
+    for ledger in measure_batch(engine, batch, removal, settings.metric, top, threshold, describe=False):
+        yield list(list_facts(ledger))
+
+
+def load_table(folder: Path) -> pa.Table:
+    """All rows of a table. Raises UserError where there is none."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    parts = sorted(folder.glob("part-*.parquet"))
+    if not parts:
+        raise UserError(f"{folder} holds no parts of a table")
+    return pa.concat_tables([pyarrow.parquet.read_table(part) for part in parts])
+
+
+def count_table(folder: Path, total: int) -> dict[str, Any]:
+    """Facts measured and not, the latter by the first words of their reason. All together they are the input's rows."""
+    table = load_table(folder)
+    rows = zip(*(table.column(name).to_pylist() for name in ("fact", "row", "reason")), strict=True)
+    measured, reasons = set[str](), Counter[str]()
+    for fact, kind, reason in rows:
+        if kind == "reason":
+            reasons[str(reason).split(":")[0][:60]] += 1
+        else:
+            measured.add(fact)
+    return {
+        "facts": total,
+        "measured": len(measured),
+        "not_measured": dict(sorted(reasons.items())),
+        "rows": table.num_rows,
+    }
