@@ -1,8 +1,9 @@
 """A planted fact of four places: each of anchor, bank, explicit memory and text writes a known share of the answer.
 
-An FFN unit, a bank block, a memory and the text before the question write; what they write adds up in one number of the stream, which the logits read, and nothing else moves the norms' scale; so
-the shares of a ledger are known beforehand. With `saturate` an FFN of the last layer writes the answer once the number
-is above a threshold: then formats are redundant.
+An FFN unit, a bank block, a memory and the text before the question write. What they write adds up in one number of the
+stream, which the logits read, and nothing else moves the norms' scale; so the shares of a ledger are known beforehand.
+With `saturate` an FFN of the last layer writes the answer once the number is above a threshold: then formats are
+redundant.
 """
 
 from __future__ import annotations
