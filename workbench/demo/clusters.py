@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.errors import UserError
+from workbench.banks.routing import Router
 
 ENCODER = "all-MiniLM-L6-v2"
 Vectors = NDArray[np.float32]
@@ -35,16 +36,7 @@ class Tree:
 
         `blocked` names, for each text, a cluster of level 1 that it may not enter.
         """
-        paths = np.zeros((len(vectors), len(self.centroids)), dtype=np.int64)
-        parent = np.zeros(len(vectors), dtype=np.int64)
-        for level, centroids in enumerate(self.centroids):
-            children = parent[:, None] * self.branching + np.arange(self.branching)
-            distance = ((vectors[:, None, :] - centroids[children]) ** 2).sum(-1)
-            if level == 0 and blocked is not None:
-                distance[np.arange(len(vectors)), blocked] = np.inf
-            parent = children[np.arange(len(vectors)), distance.argmin(-1)]
-            paths[:, level] = parent
-        return paths
+        return Router(self.centroids, self.branching).route(vectors, blocked)
 
 
 def embed(texts: Sequence[str], cache: Path | None = None) -> Vectors:
