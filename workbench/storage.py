@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from probes.errors import UserError
+
+# Names of what is being written: `.NAME.partial-XXXXXXXX`, beside the place that it will take.
+PARTIAL = re.compile(r"\..+\.partial-[a-z0-9_]{8}")
+# Between the making of a temporary name and its lock another process must not take it for left behind.
+GRACE_SECONDS = 60.0
+_log = logging.getLogger(__name__)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -39,6 +49,56 @@ def write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def lock(handle: int) -> None:
+    """Lock an open file or folder until it is closed, where the file system can."""
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Lock what is being written for as long as this process lives: what is locked was not left behind."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        lock(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> list[str]:
+    """Remove what killed processes left half-written directly inside a folder; the names, which are logged too.
+
+    Left behind is what bears a temporary name of ours, is older than a minute and is locked by no living process.
+    """
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    removed = [path.name for path in found if PARTIAL.fullmatch(path.name) and remove_abandoned(path)]
+    if removed:
+        _log.warning("removed what a stopped write left in %s: %s", folder, ", ".join(removed))
+    return removed
+
+
+def remove_abandoned(path: Path) -> bool:
+    """Remove a temporary file or folder that no living process holds; whether it was removed."""
+    try:
+        if path.is_symlink() or time.time() - path.stat().st_mtime < GRACE_SECONDS:
+            return False
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
 def require_free(folder: Path) -> None:
     """Raise UserError when a folder that is to be made exists with something in it."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -57,8 +117,10 @@ def fresh_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        yield temporary
+        remove_leftovers(folder.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+        with hold(temporary):
+            yield temporary
         for path in sorted(temporary.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
             sync_folder(path)
@@ -107,9 +169,10 @@ def write_file(path: Path, data: bytes) -> None:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
+            lock(file.fileno())
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

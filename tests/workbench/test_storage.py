@@ -9,7 +9,7 @@ import pytest
 
 from probes.errors import UserError
 from workbench import storage
-from workbench.storage import read_bytes, write_file, write_folder
+from workbench.storage import fresh_folder, read_bytes, remove_leftovers, write_file, write_folder
 
 
 def refuse_sync(handle: int) -> None:
@@ -89,3 +89,25 @@ def test_what_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="cannot write"):
         write_file(tmp_path / "folder", b"1")
+
+
+def test_what_a_killed_write_left_is_removed_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    abandoned, file, kept = (tmp_path / name for name in (".run.partial-abcd1234", ".t.partial-abcd1235", ".other.x"))
+    abandoned.mkdir()
+    (abandoned / "half").write_bytes(b"1")
+    for path in (file, kept):
+        path.write_bytes(b"1")
+    assert remove_leftovers(tmp_path) == []  # a minute has not passed
+    for path in (abandoned, file, kept):
+        os.utime(path, (0, 0))
+    write_folder(tmp_path / "run", {"a": b"1"})
+    assert {path.name for path in tmp_path.iterdir()} == {"run", ".other.x"}
+    assert ".run.partial-abcd1234, .t.partial-abcd1235" in caplog.text
+
+
+def test_what_is_being_written_is_left_alone(tmp_path: Path) -> None:
+    with fresh_folder(tmp_path / "run") as fresh:
+        os.utime(fresh, (0, 0))
+        assert remove_leftovers(tmp_path) == []
+        (fresh / "a").write_bytes(b"1")
+    assert (tmp_path / "run" / "a").read_bytes() == b"1"

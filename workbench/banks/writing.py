@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from probes.bank_format import GENERIC_SHARD, HEAD, ROUTER, VERSION, BankHead, n
 from probes.blocks import Design, start_tensors
 from probes.descriptions import hash_file
 from probes.errors import UserError
-from workbench.storage import sync_folder, write_synced
+from workbench.storage import fresh_folder, write_synced
 
 # A shard's name and its tensors `levelL.NAME` [cluster, layer, ...].
 ShardTensors = tuple[str, Mapping[str, Tensor]]
@@ -38,28 +36,14 @@ def write_bank(
 
     Raises UserError when the folder has something in it, a shard is not as the design promises, or the disk refuses.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists already: choose another --out, or remove it first")
-    temporary: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    with fresh_folder(folder) as fresh:
         hashes = {}
         for name, tensors in shards:
             check_shard(design, name, tensors)
-            hashes[name] = save_synced(temporary / f"{name}.safetensors", tensors)
-        router_sha256 = save_synced(temporary / ROUTER, router_tensors) if router_tensors else ""
+            hashes[name] = save_synced(fresh / f"{name}.safetensors", tensors)
+        router_sha256 = save_synced(fresh / ROUTER, router_tensors) if router_tensors else ""
         head = BankHead(VERSION, design, model_sha256, dict(router or {}), hashes, router_sha256)
-        write_synced(temporary / HEAD, head.to_bytes())
-        temporary.chmod(0o755)
-        sync_folder(temporary)
-        temporary.replace(folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}; nothing was left behind") from None
-    finally:
-        if temporary is not None and temporary.exists():
-            shutil.rmtree(temporary, ignore_errors=True)
+        write_synced(fresh / HEAD, head.to_bytes())
     return head
 
 

@@ -119,6 +119,7 @@ class Training:
     second_rate: float
     bank_rate: float
     last_rate: float
+    last_bank_rate: float
     weight_decay: float
     abstract_weight: float
     memory_weight: float

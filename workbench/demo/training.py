@@ -103,16 +103,13 @@ def measure_keep_loss(received: dict[int, Tensor], batch: MemoryRows) -> Tensor:
 
 
 def choose_rates(step: int, batches: Batches) -> tuple[float, float]:
-    """Learning rates of anchor and bank: warm-up and constant in stage one, linear to 3% in the others.
-
-    In the last stage the bank's is to the anchor's as in the second.
-    """
+    """Learning rates of anchor and bank: warm-up and constant in stage one, linear to 3% in the others."""
     plan, first = batches.config.training, batches.anchor_steps
     if step < first:
         return plan.rate * min(1.0, (step + 1) / max(1, plan.warmup_steps)), 0.0
     if step >= batches.bank_steps:
         left = max(0.03, 1 - (step - batches.bank_steps) / (batches.steps - batches.bank_steps))
-        return plan.last_rate * left, plan.last_rate * left * plan.bank_rate / plan.second_rate
+        return plan.last_rate * left, plan.last_bank_rate * left
     left = max(0.03, 1 - (step - first) / max(1, batches.bank_steps - first))
     return plan.second_rate * left, plan.bank_rate * min(1.0, 1.5 * left)
 

@@ -26,7 +26,7 @@ from workbench.ledgers.measuring import describe_source, measure_batch
 from workbench.ledgers.prompts import Laid, lay_fact
 from workbench.ledgers.table import METHOD, Ledger, list_rows
 from workbench.settings import Settings
-from workbench.storage import read_bytes, write_file
+from workbench.storage import read_bytes, remove_leftovers, write_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -261,6 +261,7 @@ def attribute(
         folder,
         describe(engine, path, settings, {"removal": removal, "top": top, "threshold": threshold, "chunk": chunk}),
     )
+    remove_leftovers(folder)
     resumed = 0
     for done, batch in enumerate(planned.chunks):
         tick("facts", done * chunk, planned.total)
