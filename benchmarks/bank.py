@@ -16,12 +16,12 @@ import torch
 from options import build_models, describe, read_options
 from shapes import draw_inputs, measure, print_table, run_forward
 
-from probes.asking import ReadingPass
 from probes.attachments import Attachment
 from probes.bank import fetch_blocks, load_bank
 from probes.blocks import Design, measure_widths
 from probes.forward import Pass
 from probes.models import Model
+from probes.reading import Reader
 from workbench.banks.writing import start_shards, write_bank
 
 SHARE, LENGTH = 0.1, 128
@@ -41,7 +41,7 @@ def compare(model: Model, folder: Path, batch: int, repeats: int, clock: str) ->
         write_bank(folder, design, model.sha256, start_shards(design, 0))
     bank = load_bank(folder, model)
     attachment = Attachment(bank=fetch_blocks(bank, model, (0, 1)))
-    tokens, reading = draw_inputs(model, batch, LENGTH).clean, ReadingPass(model, attachment)
+    tokens, reading = draw_inputs(model, batch, LENGTH).clean, Reader(model, attachment)
     with torch.no_grad():
         seconds = measure(
             {

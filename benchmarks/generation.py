@@ -23,7 +23,7 @@ import torch
 from options import build_models, describe, read_options
 from shapes import measure, print_table, run_forward
 
-from probes.attachments import ExplicitBlocks
+from probes.attachments import Attachment, ExplicitBlocks
 from probes.explicit import fetch_memories
 from probes.memory_bank import open_bank
 from probes.models import Model
@@ -87,7 +87,7 @@ def compare_reading(model: Model, retriever: Retriever, options: argparse.Namesp
     """Seconds of a pass over 64 tokens and of one that reads 5 memories."""
     tokens = torch.randint(2, WORDS, (1, CHUNK), generator=torch.Generator().manual_seed(0))
     ids = tuple(f"d{row}" for row in range(MEMORIES))
-    hooks = Reader(model, fetch_memories(retriever.bank, model, ids)).list_hooks()
+    hooks = Reader(model, Attachment(fetch_memories(retriever.bank, model, ids))).list_hooks()
 
     def read() -> None:
         with torch.no_grad():

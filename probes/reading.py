@@ -1,9 +1,9 @@
-"""The lean reader: memory scores go into the model's own softmax, by hooks at the layers that have something to read.
+"""The lean reader: a pass with memories attached that computes logits, and hears nothing that this does not need.
 
-At such a layer the scores of the memory's slots are put before the context's (`hook_attn_scores`), the model's softmax
-runs over both, their weights are taken off again (`hook_pattern`), and what they read is added to z. It is the same
-arithmetic as `probes/forward.py`, which records everything for attribution and is slower. Source: Yang et al. 2024,
-equation 4.
+Explicit memory: at a layer that has some, the scores of its slots are put before the context's (`hook_attn_scores`),
+the model's softmax runs over both, their weights are taken off again (`hook_pattern`), and what they read is added to
+z. Blocks of a bank are read by `probes/block_reading.py`. It is the same arithmetic as `probes/forward.py`, which
+records everything for attribution and is slower. Source: Yang et al. 2024, equation 4.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.attachments import ExplicitBlocks
+from probes.attachments import NOTHING, Attachment, ExplicitBlocks
+from probes.block_reading import BlockPass
 from probes.models import Hook, Model, name_hook
 from probes.slots import rotate
 
@@ -36,30 +37,50 @@ class Slots:
 
 
 class Reader:
-    """Hooks under which every token of a pass reads `explicit`; nothing to read is the model itself, without a hook."""
+    """Hooks under which every token of a pass reads `attachment`; nothing to read is the model itself, without a hook.
 
-    def __init__(self, model: Model, explicit: ExplicitBlocks | None) -> None:
+    It may run again and again. With `ends` [row, step] logits are computed at these positions of each row alone.
+    """
+
+    def __init__(
+        self, model: Model, attachment: Attachment = NOTHING, ends: Int[Tensor, "row step"] | None = None
+    ) -> None:
         self.model = model
         self.layers: dict[int, Slots] = {}
+        explicit = attachment.explicit
         for index, layer in enumerate(explicit.layers if explicit is not None else ()):
             assert explicit is not None
             if (slots := flatten_slots(model, explicit, index)) is not None:
                 self.layers[layer] = slots
+        self.blocks = BlockPass(model, Attachment(bank=attachment.bank), ends=ends)
+
+    def run(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos_or_step d_vocab"]:
+        """Logits, at every position or at `ends`, without a gradient."""
+        with torch.no_grad():
+            return self.model.run(tokens, self.list_hooks())
 
     def list_hooks(self) -> list[Hook]:
-        """The hooks, at the layers alone that have something to read."""
+        """The hooks, at the layers alone that have something to read.
+
+        Those of one point run in this order. Blocks change queries before slots hear them, and change projections of
+        what all heads read, slots included.
+        """
         form = self.model.attention
         points: dict[str, Callable[..., Tensor | None]] = {
             "attn.hook_attn_scores": self._scores,
             "attn.hook_pattern": self._pattern,
             "attn.hook_z": self._z,
         }
+        queries: dict[str, Callable[..., Tensor | None]] = {}
         if form is not None and form.shows_turned:
-            points["attn.hook_rot_q"] = self._turned
+            queries["attn.hook_rot_q"] = self._turned
         else:
-            points["attn.hook_q"] = self._query
+            queries["attn.hook_q"] = self._query
             if form is not None and form.rotary:
-                points |= {"attn.hook_cos": self._cos, "attn.hook_sin": self._sin}
+                queries |= {"attn.hook_cos": self._cos, "attn.hook_sin": self._sin}
+        return [*self._place(points), *self.blocks.list_hooks(), *self._place(queries)]
+
+    def _place(self, points: dict[str, Callable[..., Tensor | None]]) -> list[Hook]:
         return [
             (name_hook(layer, point), partial(function, slots=slots, layer=layer))
             for layer, slots in self.layers.items()

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.asking import ReadingPass
 from probes.errors import UserError
 from probes.facts import Fact, find_fact
 from probes.models import Model
 from probes.progress import Tick
 from probes.prompts import encode_answer, find_named_fact, refuse_length
+from probes.reading import Reader
 from workbench.answers import Condition, Found, Prediction
 from workbench.cases import Side, choose_memories, choose_path, read_text
 from workbench.engine import Engine
@@ -99,7 +99,7 @@ def answer_side(engine: Engine, name: str, side: Side, answer: str, source: str)
     except UserError as error:
         return Condition(name, prompt, source=source, reason=str(error))
     attachment = engine.attach(side.path, side.memories)
-    logits = ReadingPass(model, attachment).run(torch.tensor([[*ids, *wanted[:-1]]]))
+    logits = Reader(model, attachment).run(torch.tensor([[*ids, *wanted[:-1]]]))
     probabilities = logits[0, len(ids) - 1 :].float().softmax(dim=-1)
     best = [predict(model, probabilities[0], token) for token in probabilities[0].topk(SHOWN).indices.tolist()]
     steps = [predict(model, probabilities[step], token) for step, token in enumerate(wanted)]

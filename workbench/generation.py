@@ -1,4 +1,4 @@
-"""Decoding with explicit memories that change as the text goes on.
+"""Decoding with explicit memories, and blocks of a bank, that change as the text goes on.
 
 The tokens of a chunk read that chunk's memories and no others. A chunk's keys and values stay in the cache as they were
 computed, so what follows still attends to tokens that had read other memories, though not to those memories: the same
@@ -17,16 +17,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.attachments import Attachment
 from probes.errors import UserError
 from probes.reading import Reader
 from workbench.memory.cache import CHUNK_TOKENS, list_retrievals
 
 if TYPE_CHECKING:
-    from probes.attachments import ExplicitBlocks
+    from probes.attachments import BankBlocks, ExplicitBlocks
     from probes.models import Hook, Model
 
 # From all tokens so far and the query's start and end to the memories that the chunk reads.
 Choose = Callable[[Sequence[int], int, int], "ExplicitBlocks | None"]
+# The same for the blocks of a bank.
+Fetch = Callable[[Sequence[int], int, int], "BankBlocks | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +54,36 @@ class Decoding:
             )
 
 
-def generate(model: Model, ids: Sequence[int], decoding: Decoding, choose: Choose | None = None) -> Iterator[int]:
+def generate(
+    model: Model, ids: Sequence[int], decoding: Decoding, choose: Choose | None = None, fetch: Fetch | None = None
+) -> Iterator[int]:
     """Tokens that follow `ids`, one at a time, up to `decoding.tokens` or the end of the text (that token included).
 
-    `choose` gives each chunk its memories; without it there are no chunks and no hooks: the base model. Raises
-    UserError as `Decoding.check` does.
+    `choose` gives each chunk its memories and `fetch` its blocks; without both there are no chunks and no hooks: the
+    base model. Raises UserError as `Decoding.check` does.
     """
     decoding.check(model, len(ids))
     queries = list_retrievals(len(ids), decoding.tokens, decoding.chunk)
     source = torch.Generator().manual_seed(decoding.seed)
     text, cache = list(ids), model.start_cache()
+    chunked = choose is not None or fetch is not None
+
+    def attach() -> list[Hook]:
+        query = next(queries)
+        explicit, bank = choose and choose(text, *query), fetch and fetch(text, *query)
+        return Reader(model, Attachment(explicit, bank)).list_hooks()
+
     hooks: list[Hook] = []
-    for piece in [ids[at : at + decoding.chunk] for at in range(0, len(ids), decoding.chunk)] if choose else [ids]:
-        if choose is not None:
-            hooks = Reader(model, choose(text, *next(queries))).list_hooks()
+    for piece in [ids[at : at + decoding.chunk] for at in range(0, len(ids), decoding.chunk)] if chunked else [ids]:
+        hooks = attach() if chunked else []
         logits = read_piece(model, piece, hooks, cache)
     for count in range(1, decoding.tokens + 1):
         text.append(draw_token(logits, decoding.temperature, source))
         yield text[-1]
         if text[-1] in model.ends or count == decoding.tokens:
             return
-        if choose is not None and count % decoding.chunk == 0:
-            hooks = Reader(model, choose(text, *next(queries))).list_hooks()
+        if chunked and count % decoding.chunk == 0:
+            hooks = attach()
         logits = read_piece(model, text[-1:], hooks, cache)
 
 

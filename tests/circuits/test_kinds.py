@@ -18,11 +18,11 @@ from circuits.relevance import attribute_relevance
 from circuits.restarts import Patch
 from circuits.stages import attribute_along_stages
 from circuits.units import attribute_parts
-from probes.asking import ReadingPass
 from probes.attachments import Attachment, BankBlocks, stack_attachments
 from probes.blocks import Design, measure_widths, start_tensors
 from probes.errors import UserError
 from probes.forward import Pass
+from probes.reading import Reader
 from probes.units import read_learned
 from tests.checkpoints import load_shape, make_blocks, make_explicit, write_checkpoint
 from tests.circuits.test_laws import CLEAN, OTHER, read_one, stay_quiet
@@ -222,9 +222,9 @@ def test_reading_without_a_record_gives_the_same_logits(shape: str, name: str) -
     """The pass that hears only layers with memories computes what the recording pass computes."""
     attachment = attach(shape, name)
     wanted = Pass(load_shape(shape), attachment).run(CLEAN)
-    assert torch.allclose(ReadingPass(load_shape(shape), attachment).run(CLEAN), wanted, atol=1e-5)
+    assert torch.allclose(Reader(load_shape(shape), attachment).run(CLEAN), wanted, atol=1e-5)
     ends = torch.tensor([[2, 4]])
-    kept = ReadingPass(load_shape(shape), attachment, ends=ends).run(CLEAN)
+    kept = Reader(load_shape(shape), attachment, ends=ends).run(CLEAN)
     assert torch.allclose(kept, wanted[:, [2, 4]], atol=1e-5)
 
 

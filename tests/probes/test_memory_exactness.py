@@ -122,8 +122,8 @@ def test_the_prefix_is_the_models_own_cache_at_every_head_of_every_layer(shape: 
     with torch.no_grad():
         plain(torch.tensor([ids, ids]), past_key_values=cache)
         wanted = plain(TOKENS, past_key_values=cache, position_ids=positions).logits
-        lean = model.run(TOKENS, Reader(model, prefix).list_hooks())
-        bare = model.run(TOKENS, Reader(model, None).list_hooks())
+        lean = model.run(TOKENS, Reader(model, Attachment(prefix)).list_hooks())
+        bare = model.run(TOKENS, Reader(model).list_hooks())
     got = Pass(model, Attachment(prefix)).run(TOKENS)
     assert float((got - wanted).abs().max()) < 1e-4 and float((lean - wanted).abs().max()) < 1e-4
     assert torch.equal(bare, Pass(model).run(TOKENS)) and float((got - bare).abs().max()) > 1e-3
@@ -139,7 +139,7 @@ def test_the_prefix_beside_memories_is_read_where_they_are_not() -> None:
     whole = Pass(model, Attachment(both))
     got = whole.run(TOKENS)
     with torch.no_grad():
-        assert float((got - model.run(TOKENS, Reader(model, both).list_hooks())).abs().max()) < 1e-4
+        assert float((got - model.run(TOKENS, Reader(model, Attachment(both)).list_hooks())).abs().max()) < 1e-4
     read = [whole.record.slot_weights[layer].sum(dim=(0, 1, 2, 4)) for layer in range(3)]
     assert all(float(weights[2]) > 0 for weights in read)
     assert float(read[0][:2].sum()) == float(read[2][:2].sum()) == 0 < float(read[1][:2].min())
@@ -154,7 +154,7 @@ def test_learned_positions_stay_as_they_were_written() -> None:
     explicit = fetch_memories(memories, model, ("a",))
     got = Pass(model, Attachment(explicit)).run(TOKENS[:1])
     with torch.no_grad():
-        lean = model.run(TOKENS[:1], Reader(model, explicit).list_hooks())
+        lean = model.run(TOKENS[:1], Reader(model, Attachment(explicit)).list_hooks())
         plain(torch.tensor([reference]), past_key_values=cache)
         for layer in cache.layers:
             layer.keys, layer.values = layer.keys[:, :, 1:], layer.values[:, :, 1:]

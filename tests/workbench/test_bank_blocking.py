@@ -16,7 +16,7 @@ from probes.bank import GENERIC, fetch_blocks, load_bank
 from probes.facts import Fact, load_facts
 from probes.models import load_model
 from tests.small_world import write_world
-from workbench.banks.blocking import Blocking, Reader, draw_control, group_facts, measure_blocking
+from workbench.banks.blocking import Blocking, Scorer, draw_control, group_facts, measure_blocking
 from workbench.cli import main
 from workbench.commands.blocking import parse_block
 
@@ -70,7 +70,7 @@ def test_scores_are_those_of_single_runs(world: Path) -> None:
     blocking = Blocking("subtree", ((1, 0),), below=True)
     for instead in ("nothing", "generic"):
         for blocked in (None, blocking):
-            scores = Reader(model, bank, instead).score(facts, blocked, lambda *_: None, "")
+            scores = Scorer(model, bank, instead).score(facts, blocked, lambda *_: None, "")
             for row, fact in enumerate(facts):
                 path = fact.cluster_path
                 hit = blocked is not None and path[0] == 0

@@ -17,7 +17,7 @@ from tests.checkpoints import load_shape
 from tests.probes.test_bank import make_design
 from tests.small_world import write_world
 from workbench.banks import encoding
-from workbench.banks.blocking import Reader
+from workbench.banks.blocking import Scorer
 from workbench.banks.measuring import (
     fit_tier,
     list_block_bytes,
@@ -97,9 +97,9 @@ def test_gains_are_fetched_less_generic(world: Path) -> None:
     tasks = [Task("first", 0.0, facts[:1]), Task("rest", 5.0, facts[1:])]
     found = compare_tasks(model, bank, tasks)
     for task, row in zip(tasks, found["rows"], strict=True):
-        reader = Reader(model, bank, "nothing")
-        own = reader.score(task.questions, None, stay_quiet, "").log_probability
-        generic = reader.score(task.questions, None, stay_quiet, "", bank.generic_path).log_probability
+        scorer = Scorer(model, bank, "nothing")
+        own = scorer.score(task.questions, None, stay_quiet, "").log_probability
+        generic = scorer.score(task.questions, None, stay_quiet, "", bank.generic_path).log_probability
         assert row["gain"] == pytest.approx(float((own - generic).mean())) != 0
         assert row["class"] == ("specific" if task.score else "common")
     assert abs(found["rank_correlation"]) == pytest.approx(1)

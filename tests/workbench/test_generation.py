@@ -64,14 +64,14 @@ def test_the_lean_reader_is_the_recording_pass(shape: str) -> None:
     model, tokens = load_shape(shape), torch.tensor([PROMPT])
     explicit = make_explicit(model)
     with torch.no_grad():
-        got, bare = model.run(tokens, Reader(model, explicit).list_hooks()), model.run(tokens)
+        got, bare = model.run(tokens, Reader(model, Attachment(explicit)).list_hooks()), model.run(tokens)
     assert float((got - Pass(model, Attachment(explicit)).run(tokens)).abs().max()) < 1e-4
     assert torch.equal(bare, Pass(model).run(tokens))
     assert float((got - bare).abs().max()) > 1e-3
     absent = ExplicitBlocks(
         *(getattr(explicit, n) for n in ("ids", "layers", "keys", "values")), explicit.absent | True
     )
-    assert Reader(model, absent).list_hooks() == Reader(model, None).list_hooks() == []
+    assert Reader(model, Attachment(absent)).list_hooks() == Reader(model).list_hooks() == []
 
 
 def run_whole(shape: str, tokens: list[int], sets: list[tuple[int, int, ExplicitBlocks]]) -> torch.Tensor:
@@ -118,7 +118,7 @@ def test_chunks_read_their_own_memories_and_the_cache_is_exact(shape: str) -> No
     sets = [(*span, blocks) for span, blocks in zip(spans, again, strict=True)]
     wanted = run_whole(shape, fed, sets)
     assert wanted[len(PROMPT) - 1 :].argmax(-1).tolist() == drawn
-    hooks, cached, start = [Reader(model, blocks).list_hooks() for blocks in again], model.start_cache(), 0
+    hooks, cached, start = [Reader(model, Attachment(blocks)).list_hooks() for blocks in again], model.start_cache(), 0
     got = []
     with torch.no_grad():
         for (_, end), reading in zip(spans, hooks, strict=True):
@@ -213,7 +213,9 @@ def test_the_order_of_memories_changes_nothing(bank: Path) -> None:
     ids = ("peru", "chad", "italy")
     one, other = (recall(bank, ids=order)(prompt, 0, len(prompt)) for order in (ids, ids[::-1]))
     with torch.no_grad():
-        logits = [model.run(torch.tensor([prompt]), Reader(model, blocks).list_hooks()) for blocks in (one, other)]
+        logits = [
+            model.run(torch.tensor([prompt]), Reader(model, Attachment(blocks)).list_hooks()) for blocks in (one, other)
+        ]
     assert float((logits[0] - logits[1]).abs().max()) < 1e-5
 
 

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from circuits.intervals import estimate_mean
-from probes.asking import ReadingPass
 from probes.attachments import Attachment, BankBlocks, stack_attachments
 from probes.bank import GENERIC, Bank, fetch_blocks
 from probes.errors import UserError
@@ -23,6 +22,7 @@ from probes.facts import Fact
 from probes.models import Model
 from probes.progress import Tick, quiet
 from probes.prompts import encode_answer
+from probes.reading import Reader
 
 # A level, from 1, and a cluster of it.
 Block = tuple[int, int]
@@ -112,7 +112,7 @@ class Scores:
     correct: NDArray[np.bool_]
 
 
-class Reader:
+class Scorer:
     """Scores facts with some of their blocks blocked; blocks of a path are fetched once."""
 
     def __init__(self, model: Model, bank: Bank, instead: str) -> None:
@@ -161,7 +161,7 @@ class Reader:
         longest, wanted = max(map(len, rows)), torch.tensor(answers)
         tokens = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
         ends = torch.tensor([[len(prompt) - 1 + step for step in range(wanted.shape[1])] for prompt in prompts])
-        logits = ReadingPass(self.model, attachment, ends=ends).run(tokens).float().cpu()
+        logits = Reader(self.model, attachment, ends=ends).run(tokens).float().cpu()
         steps = logits.log_softmax(dim=-1).gather(2, wanted.unsqueeze(-1)).squeeze(-1)
         correct = (logits.argmax(dim=-1) == wanted).all(dim=1)
         return steps.sum(dim=1).double().numpy(), correct.numpy()
@@ -199,14 +199,14 @@ def measure_blocking(
     if not targets:
         raise UserError("no fact is a target of this: choose another block, or a text that states a fact")
     controls = [draw_control(bank, blocking, generator) for _ in range(draws)]
-    reader, rows = Reader(model, bank, instead), []
+    scorer, rows = Scorer(model, bank, instead), []
     for name, group in group_facts(facts, targets).items():
         if not group:
             continue
         chosen = [group[i] for i in sorted(generator.permutation(len(group))[:limit])]
-        whole = reader.score(chosen, None, tick, f"{name}, whole")
-        blocked = rescore(reader, chosen, whole, blocking, tick, f"{name}, blocked")
-        random = [rescore(reader, chosen, whole, control, tick, f"{name}, random") for control in controls if control]
+        whole = scorer.score(chosen, None, tick, f"{name}, whole")
+        blocked = rescore(scorer, chosen, whole, blocking, tick, f"{name}, blocked")
+        random = [rescore(scorer, chosen, whole, control, tick, f"{name}, random") for control in controls if control]
         row: dict[str, Any] = {"group": name, "n": len(chosen), "of": len(group)}
         row |= {"accuracy": float(whole.correct.mean()), "blocked": float(blocked.correct.mean())}
         row["random"] = float(np.mean([scores.correct.mean() for scores in random])) if random else None
@@ -219,11 +219,11 @@ def measure_blocking(
     return rows
 
 
-def rescore(reader: Reader, facts: Sequence[Fact], whole: Scores, blocking: Blocking, tick: Tick, label: str) -> Scores:
+def rescore(scorer: Scorer, facts: Sequence[Fact], whole: Scores, blocking: Blocking, tick: Tick, label: str) -> Scores:
     """Scores with something blocked; facts that read none of it keep theirs, for nothing about them changed."""
-    hit = [row for row, fact in enumerate(facts) if blocking.list_levels(fact.cluster_path, reader.bank.branching)]
+    hit = [row for row, fact in enumerate(facts) if blocking.list_levels(fact.cluster_path, scorer.bank.branching)]
     log_probability, correct = whole.log_probability.copy(), whole.correct.copy()
     if hit:
-        scores = reader.score([facts[row] for row in hit], blocking, tick, label)
+        scores = scorer.score([facts[row] for row in hit], blocking, tick, label)
         log_probability[hit], correct[hit] = scores.log_probability, scores.correct
     return Scores(log_probability, correct)

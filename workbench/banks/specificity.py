@@ -21,7 +21,7 @@ from probes.errors import UserError
 from probes.facts import Fact
 from probes.models import Model
 from probes.progress import Tick, quiet
-from workbench.banks.blocking import Reader
+from workbench.banks.blocking import Scorer
 
 SCALE = (
     "language alone",
@@ -80,11 +80,11 @@ def compare_tasks(
     """
     split_tasks({task.name: task.score for task in tasks})
     generator = np.random.default_rng(seed)
-    reader, rows = Reader(model, bank, "nothing"), []
+    scorer, rows = Scorer(model, bank, "nothing"), []
     for task in tasks:
         chosen = [task.questions[i] for i in sorted(generator.permutation(len(task.questions))[:limit])]
-        fetched = reader.score(chosen, None, tick, f"{task.name}, fetched")
-        generic = reader.score(chosen, None, tick, f"{task.name}, generic", bank.generic_path)
+        fetched = scorer.score(chosen, None, tick, f"{task.name}, fetched")
+        generic = scorer.score(chosen, None, tick, f"{task.name}, generic", bank.generic_path)
         gain = fetched.log_probability - generic.log_probability
         rows.append(
             {

@@ -72,20 +72,26 @@ def parse_layers(text: str) -> tuple[int, ...]:
     return tuple(sorted(layers))
 
 
-def build_recipe(options: argparse.Namespace, model: Model) -> Recipe:
-    """Recipe of the options; what they leave out is the paper's, for the shipped model what it was trained with."""
-    from probes.explicit import REFERENCE_LENGTH
+def default_recipe(shipped: bool, model: Model) -> Recipe:
+    """The paper's recipe; for the shipped model what it was trained with."""
     from probes.memory_format import read_head
     from probes.writing import Recipe, choose_first_half
 
-    layers, slots, offset = choose_first_half(model), 8, REFERENCE_LENGTH
-    if options.model == "shipped":
-        head = read_head(find_shipped() / "memory")
-        layers, slots, offset = head.layers, head.slots or slots, head.offset
+    if not shipped:
+        return Recipe(choose_first_half(model))
+    head = read_head(find_shipped() / "memory")
+    return Recipe(head.layers, head.slots or 8, head.offset)
+
+
+def build_recipe(options: argparse.Namespace, model: Model) -> Recipe:
+    """Recipe of the options, which `default_recipe` completes."""
+    from probes.writing import Recipe
+
+    own = default_recipe(options.model == "shipped", model)
     return Recipe(
-        parse_layers(options.layers) if options.layers else layers,
-        slots if options.slots is None else options.slots,
-        offset if options.offset is None else options.offset,
+        parse_layers(options.layers) if options.layers else own.layers,
+        own.slots if options.slots is None else options.slots,
+        own.offset if options.offset is None else options.offset,
         options.prefix,
         options.scoring,
         options.pooling,

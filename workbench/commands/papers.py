@@ -1,4 +1,4 @@
-"""`paper` and `costs`: published figures beside ours, and what memories cost on a model of your own."""
+"""`paper` and `costs`: published figures and directions beside ours, and what memories cost on a model of your own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
+from workbench.commands.demo import find_demo
 from workbench.commands.terminal import clean_text, format_table
-from workbench.costs import hierarchical, memory3
+from workbench.costs import hierarchical, hierarchical_directions, memory3, memory3_directions
+from workbench.costs.directions import Direction
 from workbench.costs.formats import (
     Cost,
     Usage,
@@ -27,21 +29,48 @@ PAPERS: dict[str, Callable[[], list[Claim]]] = {
     "memory3": memory3.list_claims,
     "hierarchical": hierarchical.list_claims,
 }
+DIRECTIONS: dict[str, Callable[[Path], list[Direction]]] = {
+    "memory3": memory3_directions.list_directions,
+    "hierarchical": hierarchical_directions.list_directions,
+}
 HEADINGS = ("figure", "published", "ours", "unit", "kind", "source", "agrees")
+DIRECTION_HEADINGS = ("direction", "published", "ours", "95 %", "unit", "n", "source", "shown")
 
 
 def declare_paper(parser: argparse.ArgumentParser) -> None:
     """Which paper."""
     parser.add_argument("paper", metavar="PAPER", choices=sorted(PAPERS), help=" or ".join(sorted(PAPERS)))
+    parser.add_argument("--demo", metavar="FOLDER", help="demo model whose directions are read; left out, the shipped")
 
 
 def compare_paper(options: argparse.Namespace) -> Answer:
-    """Every figure of a paper that can be computed from its configuration, beside ours."""
+    """Every figure that a paper's configuration decides, beside ours, and every direction measured on a demo model."""
     claims = PAPERS[options.paper]()
     rows = [[c.name, c.published, c.ours, c.unit, c.kind, c.source, "yes" if c.ok else f"NO: {c.note}"] for c in claims]
     agreeing = sum(claim.ok for claim in claims)
     lines = [format_table(HEADINGS, rows, width=52), f"{agreeing} of {len(claims)} agree to the digits printed"]
-    return Answer({"rows": [claim.to_json() for claim in claims]}, "\n".join([*lines, *list_notes(claims)]))
+    found = DIRECTIONS[options.paper](find_demo(options.demo))
+    text = "\n".join([*lines, *list_notes(claims), "", format_directions(found)])
+    return Answer({"rows": [*(claim.to_json() for claim in claims), *(one.to_json() for one in found)]}, text)
+
+
+def format_directions(found: list[Direction]) -> str:
+    """The table of directions with what a reader should know of single rows."""
+    if not found:
+        return "no direction was measured: `memory-circuits demo evaluate FOLDER --card FILE` measures them"
+    rows = [
+        [d.name, d.published, d.ours, f"{d.low:g} to {d.high:g}", d.unit, f"{d.n} {d.of}", d.source, mark_direction(d)]
+        for d in found
+    ]
+    shown = sum(direction.ok for direction in found)
+    notes = list(dict.fromkeys(direction.note for direction in found if direction.note))
+    table = format_table(DIRECTION_HEADINGS, rows, width=64)
+    return "\n".join([table, f"{shown} of {len(found)} directions shown by the demo model", *notes])
+
+
+def mark_direction(direction: Direction) -> str:
+    """Whether a direction is shown, in a word."""
+    return "yes" if direction.ok else "NO"
 
 
 def declare_costs(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +130,7 @@ def check_usage(options: argparse.Namespace, shape: Shape) -> Usage:
 
 PAPER = Command(
     "paper",
-    "Put a paper's figures beside those computed here: sizes, operations, storage, load times.",
+    "Put a paper's figures and directions beside ours: sizes, operations, load times, what the demo model shows.",
     "memory-circuits paper memory3",
     declare_paper,
     compare_paper,

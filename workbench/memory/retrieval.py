@@ -6,9 +6,10 @@ section 4.4 (overlap filter).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from probes.attachments import ExplicitBlocks
 from probes.errors import UserError
@@ -21,7 +22,8 @@ from probes.progress import Tick, quiet
 from probes.writing import write_memories
 from workbench.answers import Found
 from workbench.memory import search
-from workbench.memory.cache import MemoryCache
+from workbench.memory.cache import MemoryCache, list_retrievals
+from workbench.memory.indexes import Vectors
 from workbench.memory.overlap import holds_reference
 
 if TYPE_CHECKING:
@@ -33,21 +35,36 @@ OVERLAP = 2 / 3
 TABLES_HELD = 8
 
 
-@dataclass(slots=True)
-class Retriever:
-    """Finds memories of a bank by a text; the index is opened at the first search. Not for several threads at once."""
+class Finder(ABC):
+    """Finds memories by a text; the index is opened at the first search. Not for several threads at once."""
 
-    bank: MemoryBank
-    encoder: search.Encoder = field(default_factory=lambda: search.DEFAULT_ENCODER)
-    tick: Tick = quiet
-    _searcher: search.Searcher | None = None
-    _tables: dict[str, pa.Table] = field(default_factory=dict)
+    def __init__(self, encoder: search.Encoder | None = None, tick: Tick = quiet) -> None:
+        self.encoder = search.DEFAULT_ENCODER if encoder is None else encoder
+        self.tick = tick
+        self._searcher: search.Searcher | None = None
+        self._ahead: dict[str, Vectors] = {}
+
+    @abstractmethod
+    def make_searcher(self) -> search.Searcher:
+        """The index of all that can be found."""
+
+    @abstractmethod
+    def read_text(self, memory_id: str) -> tuple[str, str]:
+        """Document and text of a memory. Raises UserError for an unknown id."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """JSON object of where memories come from: `name`, `sha256` and `offset`."""
 
     def open(self) -> search.Searcher:
         """The index, made at the first call. Raises UserError as `find` does."""
         if self._searcher is None:
-            self._searcher = search.open_searcher(self.bank, self.encoder, self.tick)
+            self._searcher = self.make_searcher()
         return self._searcher
+
+    def embed_ahead(self, queries: Sequence[str]) -> None:
+        """Embed queries that are known before they are asked: in one call, which costs less than one each."""
+        self._ahead = dict(zip(queries, self.encoder.encode(list(queries)), strict=True)) if queries else {}
 
     def find(self, query: str, count: int, text: str = "", overlap: float = 1.0) -> tuple[Found, ...]:
         """The `count` memories nearest to a query, best first, without those of whose words, in order, `text` holds
@@ -56,9 +73,10 @@ class Retriever:
         Raises UserError when an extra is missing, or for a bank without texts or memories.
         """
         searcher = self.open()
+        vector = self._ahead[query] if query in self._ahead else self.encoder.encode([query])[0]
         words, wanted = text.split(), count
         while True:
-            hits = searcher.search(query, wanted)
+            hits = searcher.search_vector(vector, wanted)
             found = [Found(hit.id, round(hit.score, 6), *self.read_text(hit.id)) for hit in hits]
             kept = [one for one in found if not holds_reference(words, one.text.split(), overlap)]
             if len(kept) >= count or wanted >= len(searcher.ids):
@@ -68,6 +86,23 @@ class Retriever:
     def name(self, ids: Sequence[str]) -> tuple[Found, ...]:
         """Memories chosen by hand. Raises UserError for an id that is not in the bank."""
         return tuple(Found(one, None, *self.read_text(one)) for one in ids)
+
+
+class Retriever(Finder):
+    """Finds memories of a bank."""
+
+    def __init__(self, bank: MemoryBank, encoder: search.Encoder | None = None, tick: Tick = quiet) -> None:
+        super().__init__(encoder, tick)
+        self.bank = bank
+        self._tables: dict[str, pa.Table] = {}
+
+    def make_searcher(self) -> search.Searcher:
+        """The bank's index, kept beside it."""
+        return search.open_searcher(self.bank, self.encoder, self.tick)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON object of the bank."""
+        return {"name": self.bank.folder.name, "sha256": self.bank.sha256, "offset": self.bank.offset}
 
     def read_text(self, memory_id: str) -> tuple[str, str]:
         """Document and text of a memory, both empty in a bank of version 1. Raises UserError for an unknown id."""
@@ -86,7 +121,7 @@ class Retriever:
 
 
 def write_at_need(model: Model, retriever: Retriever) -> Callable[[tuple[str, ...]], ExplicitMemories]:
-    """Cold start: memories of a bank written again from their texts, as the bank was written and as precisely.
+    """Cold start with a bank: its memories written again from their texts, as the bank was written and as precisely.
 
     Raises UserError for a bank without texts.
     """
@@ -104,7 +139,20 @@ def write_at_need(model: Model, retriever: Retriever) -> Callable[[tuple[str, ..
     return write
 
 
-def split_ids(bank: MemoryBank, names: str) -> tuple[str, ...]:
+@runtime_checkable
+class Holder(Protocol):
+    """What has memories by id: a bank, or documents."""
+
+    def __contains__(self, memory_id: object) -> bool:
+        """Whether there is one of this id."""
+        ...
+
+    def locate(self, memory_id: str) -> object:
+        """Where it lies. Raises UserError when there is none."""
+        ...
+
+
+def split_ids(bank: Holder, names: str) -> tuple[str, ...]:
     """Ids between commas; a name that is an id as a whole is one. Raises UserError for one that is not in the bank."""
     ids = (names,) if names in bank else tuple(filter(None, map(str.strip, names.split(","))))
     for one in ids:
@@ -133,7 +181,7 @@ class Recaller:
     """
 
     model: Model
-    retriever: Retriever
+    retriever: Finder
     cache: MemoryCache
     count: int
     overlap: float = OVERLAP
@@ -146,6 +194,9 @@ class Recaller:
         if self.ids:
             found = self.retriever.name(self.ids)
         else:
+            if not self.recalls and end < len(tokens):
+                # The rest of the prompt is known already: its chunks are embedded together.
+                self.retriever.embed_ahead([self.decode(tokens[a:b]) for a, b in list_retrievals(len(tokens), 0, end)])
             query, text = (self.decode(tokens[first:end]) for first in (start, 0))
             found = self.retriever.find(query, self.count, text, self.overlap) if query.strip() else ()
         self.recalls.append(Recall(start, end, found))
@@ -156,14 +207,7 @@ class Recaller:
 
     def describe(self) -> dict[str, Any]:
         """JSON object of the bank and of how often memories were loaded."""
-        bank = self.retriever.bank
-        return {
-            "name": bank.folder.name,
-            "sha256": bank.sha256,
-            "offset": bank.offset,
-            "loaded": self.cache.misses,
-            "from_cache": self.cache.hits,
-        }
+        return {**self.retriever.describe(), "loaded": self.cache.misses, "from_cache": self.cache.hits}
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of tokens without special ones."""

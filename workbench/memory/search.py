@@ -100,7 +100,11 @@ class Searcher:
 
     def search(self, query: str, count: int) -> list[Hit]:
         """The memories nearest to a text, best first, at most `count`."""
-        rows, scores = self.index.find(self.encoder.encode([query])[0], count)
+        return self.search_vector(self.encoder.encode([query])[0], count)
+
+    def search_vector(self, query: Vectors, count: int) -> list[Hit]:
+        """The memories nearest to a vector of length 1, best first, at most `count`."""
+        rows, scores = self.index.find(query, count)
         return [Hit(self.ids[row].as_py(), float(score)) for row, score in zip(rows.tolist(), scores, strict=True)]
 
 

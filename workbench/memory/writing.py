@@ -95,10 +95,18 @@ def start_head(model: Model, recipe: Recipe, precision: str) -> Head:
         scoring=recipe.scoring,
         pooling=recipe.pooling,
         precision=precision,
-        first_token=len(model.tokenizer(recipe.prefix)["input_ids"]),
+        first_token=measure_prefix(model, recipe),
         next_part=0,
         positions=recipe.positions,
     )
+
+
+def measure_prefix(model: Model, recipe: Recipe) -> int:
+    """Tokens before a reference's text. Raises UserError where they leave no room for one."""
+    first = len(model.tokenizer(recipe.prefix)["input_ids"])
+    if recipe.limit_tokens(model) - first < 1:
+        raise UserError(f"the prefix alone has {first} tokens: choose a shorter one, or a larger offset")
+    return first
 
 
 def write_documents(
@@ -117,8 +125,6 @@ def write_documents(
     """
     recipe.check(model)
     head = start_head(model, recipe, precision)
-    if recipe.limit_tokens(model) - head.first_token < 1:
-        raise UserError(f"the prefix alone has {head.first_token} tokens: choose a shorter one, or a larger offset")
     total = count_characters(files)
     prepare_folder(folder)
     with lock_folder(folder):

@@ -1,7 +1,4 @@
-"""A forward pass that reads attached memories and computes logits, and hears nothing that this does not need.
-
-For asking and measuring; attribution starts from a pass that records (`probes/forward.py`). Both give the same logits.
-"""
+"""Reading the blocks of a bank for logits alone: the part of the lean reader (`probes/reading.py`) that is theirs."""
 
 from __future__ import annotations
 
@@ -17,8 +14,8 @@ from probes.forward import Pass
 from probes.models import Hook, Model, name_hook
 
 
-class ReadingPass(Pass):
-    """A pass with hooks in layers with memories alone; its record is not filled.
+class BlockPass(Pass):
+    """A pass with hooks in layers with blocks alone; its record is not filled, and explicit memories are not read.
 
     It may run again and again: FFN blocks of all levels are put side by side once, so that a layer's blocks take two
     products, however many levels there are.
@@ -31,10 +28,10 @@ class ReadingPass(Pass):
         self._joined: dict[int, tuple[Tensor, Tensor]] = {}
 
     def list_hooks(self) -> list[Hook]:
-        """Hooks where explicit memories or blocks are read, and where logits are kept."""
+        """Hooks where blocks are read, and where logits are kept."""
         hooks: list[Hook] = []
         for layer in range(self.model.layers):
-            if self._memory_layer(layer) is not None or self._count_learned(layer) or self.adapts(layer):
+            if self._count_learned(layer) or self.adapts(layer):
                 hooks += self.list_attention_hooks(layer)
             if self.adapts(layer):
                 hooks += self.list_mlp_hooks(layer)
