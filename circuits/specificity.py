@@ -178,6 +178,15 @@ def draw_facts(layout: Layout, seed: int, resamples: int) -> Iterator[NDArray[np
         yield weights
 
 
+def draw_indices(
+    values: Float[np.ndarray, "item component"], layout: Layout, seed: int, resamples: int = RESAMPLES
+) -> Float[np.ndarray, "resample component"]:
+    """Specificity index of components in every bootstrap resample of the facts."""
+    parts = summarise(values, layout)
+    draws = [divide(*parts, layout, weights).index for weights in draw_facts(layout, seed, resamples)]
+    return np.array(draws).reshape(resamples, values.shape[1])
+
+
 def find_floors(
     components: Sequence[str], largest: Float[np.ndarray, " component"], negligible: float
 ) -> Float[np.ndarray, " component"]:
@@ -202,12 +211,7 @@ def measure_specificity(
     largest = np.abs(means).max(axis=0)
     floors = find_floors(effects.components, largest, negligible)
     active = np.flatnonzero(largest >= floors)
-    draws = np.array(
-        [
-            divide(means[:, active], squares[:, active], counts, layout, w).index
-            for w in draw_facts(layout, seed, resamples)
-        ]
-    ).reshape(-1, len(active))
+    draws = draw_indices(effects.values[:, active], layout, seed, resamples)
     bounds = {int(at): bound_index(draws[:, place]) for place, at in enumerate(active)}
     order = np.argsort(-largest, kind="stable")
     return [
