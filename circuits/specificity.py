@@ -159,7 +159,9 @@ def divide(
     return Division(everything, relation, fact, wording)
 
 
-def summarise(values: Float[np.ndarray, "item component"], layout: Layout) -> tuple[NDArray[np.float64], ...]:
+def summarise(
+    values: Float[np.ndarray, "item component"], layout: Layout
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Each fact's mean effect, the squares about it, and its number of wordings."""
     means = average_facts(values, layout)
     squares = np.zeros_like(means)

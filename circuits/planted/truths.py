@@ -93,8 +93,8 @@ def count_classes(seed: int) -> list[ClassCount]:
         pairs = list(zip(own, truths, strict=True))
         errors = sum(one.label != truth for one, truth in pairs)
         levels = sum(t == "abstract" and one.level != knowledge.levels[one.component] for one, t in pairs)
-        counts = (truths.count(label) for label in ("specific", "abstract", "inert"))
-        rows.append(ClassCount(seed, kind, len(own), *counts, errors, levels))
+        specific, abstract, inert = (truths.count(label) for label in ("specific", "abstract", "inert"))
+        rows.append(ClassCount(seed, kind, len(own), specific, abstract, inert, errors, levels))
     return rows
 
 

@@ -89,8 +89,8 @@ def measure_block(
     yield GROUPS[0], average(drop[known])
     yield "lost", average([float(not without.correct[row]) for row in known])
     for name, buckets in (("rare", RARE), ("frequent", FREQUENT)):
-        if some := [row for row in known if own[row].bucket in buckets]:
-            yield name, average(drop[some])
+        if rows := [row for row in known if own[row].bucket in buckets]:
+            yield name, average(drop[rows])
     control = draw_control(reader.bank, blocking, np.random.default_rng([study.seed, level, cluster]))
     if control is not None:
         other = rescore(reader, own, whole, control, study.tick, "own facts, random block")
