@@ -6,7 +6,7 @@ pass for all components and prompts. Log-odds, because log p is flat where the m
 measures the same drop exactly. Positive helps the answer. First order does not see what a saturated softmax rests on:
 `correct_effects` puts exact drops in place of it for all but the units, a pass each.
 
-Names: `a1.h2`, `m3.u17`, `bank 1:5` (level from 1, cluster), `memory ID`. A head's effect is that of all it reads, the
+Names are those of `circuits/component_names.py`. A head's effect is that of all it reads, the
 context and explicit memories; a memory's and a block's is over all heads and layers. A block or memory that a prompt
 does not read has no effect there. LoRA blocks write nothing of their own, so they have no effect of their own here.
 """
@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from circuits.component_names import find_kind
 from circuits.graph import Kind, parse_component
 from circuits.metrics import Readout, build_readout, pick, read_logits
 from circuits.problem import pad_tokens
@@ -39,7 +40,10 @@ ROWS = 16
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One prompt of a fact in one wording, its answer and what is attached: the clusters of its bank path, memories."""
+    """One prompt of a fact in one wording, its answer and what is attached: the clusters of its bank path, memories.
+
+    `subject` is the position of the subject's last token, -1 where the prompt does not name it.
+    """
 
     fact: str
     relation: str
@@ -48,6 +52,7 @@ class Item:
     attachment: Attachment
     path: tuple[int, ...] = ()
     memories: tuple[str, ...] = ()
+    subject: int = -1
 
     @property
     def fed(self) -> tuple[int, ...]:
@@ -243,7 +248,7 @@ def remove_component(model: Model, items: Sequence[Item], component: str) -> Flo
 def correct_effects(model: Model, items: Sequence[Item], effects: Effects, tick: Tick = quiet) -> Effects:
     """The same effects, those of heads, bank blocks and memories by exact removal, units as they are."""
     values = effects.values.copy()
-    places = [place for place, name in enumerate(effects.components) if not name.startswith("m") or name[1] == "e"]
+    places = [place for place, name in enumerate(effects.components) if find_kind(name) != "units"]
     for done, place in enumerate(places):
         tick("components removed", done, len(places))
         component = effects.components[place]

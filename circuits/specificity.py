@@ -19,9 +19,11 @@ percentile bootstrap over facts within relations. With one relation, relation an
 the whole counts as everything.
 
 Classes, by thresholds of ours: *inert* where no fact's mean effect reaches `NEGLIGIBLE` of the largest of any
-component; else *specific* where the index is at least `SPECIFIC`; else *abstract* (definition 4 of Yang et al. 2024:
-its outputs differ over facts), common to a relation or to everything, whichever has the larger share. *Undecided*
-where that would be a relation, but no relation that it reaches has a second fact.
+component of its kind (a head writes as much as many FFN units do: one floor for all kinds would call every unit inert),
+nor `FLOOR` nats (a kind that does nothing has a largest too); else *specific* where the index is at least `SPECIFIC`;
+else *abstract* (definition 4 of Yang et al. 2024: its outputs differ over facts), common to a relation or to
+everything, whichever has the larger share. *Undecided* where that would be a relation, but no relation that it reaches
+has a second fact.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from circuits.component_effects import Effects, Item
+from circuits.component_names import find_kind
 from probes.errors import UserError
 
-NEGLIGIBLE, SPECIFIC = 0.1, 0.5
+NEGLIGIBLE, FLOOR, SPECIFIC = 0.1, 0.05, 0.5
 RESAMPLES = 500
 
 
@@ -156,7 +159,9 @@ def divide(
     return Division(everything, relation, fact, wording)
 
 
-def summarise(values: Float[np.ndarray, "item component"], layout: Layout) -> tuple[NDArray[np.float64], ...]:
+def summarise(
+    values: Float[np.ndarray, "item component"], layout: Layout
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Each fact's mean effect, the squares about it, and its number of wordings."""
     means = average_facts(values, layout)
     squares = np.zeros_like(means)
@@ -175,6 +180,27 @@ def draw_facts(layout: Layout, seed: int, resamples: int) -> Iterator[NDArray[np
         yield weights
 
 
+def draw_indices(
+    values: Float[np.ndarray, "item component"], layout: Layout, seed: int, resamples: int = RESAMPLES
+) -> Float[np.ndarray, "resample component"]:
+    """Specificity index of components in every bootstrap resample of the facts."""
+    parts = summarise(values, layout)
+    draws = [divide(*parts, layout, weights).index for weights in draw_facts(layout, seed, resamples)]
+    return np.array(draws).reshape(resamples, values.shape[1])
+
+
+def find_floors(
+    components: Sequence[str], largest: Float[np.ndarray, " component"], negligible: float
+) -> Float[np.ndarray, " component"]:
+    """Size of effect, in nats, below which it is negligible: a share of the largest of its kind, or `FLOOR`."""
+    kinds = np.array([find_kind(name) for name in components])
+    floors = np.full(len(kinds), FLOOR)
+    for kind in set(kinds.tolist()):
+        own = kinds == kind
+        floors[own] = max(negligible * float(largest[own].max()), FLOOR)
+    return floors
+
+
 def measure_specificity(
     effects: Effects, layout: Layout, negligible: float = NEGLIGIBLE, seed: int = 0, resamples: int = RESAMPLES
 ) -> list[Specificity]:
@@ -185,17 +211,14 @@ def measure_specificity(
     means, squares, counts = summarise(effects.values, layout)
     found = divide(means, squares, counts, layout, np.ones(len(counts)))
     largest = np.abs(means).max(axis=0)
-    floor = negligible * largest.max(initial=0.0)
-    active = np.flatnonzero((largest >= floor) & (largest > 0))
-    draws = np.array(
-        [
-            divide(means[:, active], squares[:, active], counts, layout, w).index
-            for w in draw_facts(layout, seed, resamples)
-        ]
-    ).reshape(-1, len(active))
+    floors = find_floors(effects.components, largest, negligible)
+    active = np.flatnonzero(largest >= floors)
+    draws = draw_indices(effects.values[:, active], layout, seed, resamples)
     bounds = {int(at): bound_index(draws[:, place]) for place, at in enumerate(active)}
     order = np.argsort(-largest, kind="stable")
-    return [describe(effects.components[at], int(at), means, layout, found, bounds.get(int(at)), floor) for at in order]
+    return [
+        describe(effects.components[at], int(at), means, layout, found, bounds.get(int(at)), floors[at]) for at in order
+    ]
 
 
 def bound_index(draws: NDArray[np.float64]) -> tuple[float, float] | None:
@@ -226,7 +249,7 @@ def describe(
     shares = {name: share / whole if whole else 0.0 for name, share in shares.items()}
     index = float(found.index[at])
     reached = own >= floor
-    if not reached.any() or not own.any():
+    if not reached.any():
         label = level = "inert"
     else:
         label = "specific" if index >= SPECIFIC else "abstract"
@@ -239,7 +262,7 @@ def describe(
         largest=float(means[own.argmax(), at]),
         strongest=layout.facts[own.argmax()],
         participation=float(own.sum() ** 2 / (own**2).sum()) if own.any() else 0.0,
-        relations=len(set(layout.fact_relation[reached & (own > 0)].tolist())),
+        relations=len(set(layout.fact_relation[reached].tolist())),
         **shares,
         index=None if np.isnan(index) else index,
         low=None if bounds is None else bounds[0],

@@ -71,6 +71,21 @@ def encode_answer(model: Model, answer: str, prompt: str, name: str = "answer") 
     return text, tuple(ids)
 
 
+def find_subject(model: Model, prompt: str, subject: str) -> int:
+    """Position of the last token of a subject where it stands last in a prompt; -1 where it does not stand there.
+
+    Raises UserError for a tokenizer that does not say where in the text its tokens stand.
+    """
+    start = prompt.rfind(subject) if subject else -1
+    if start < 0:
+        return -1
+    if not getattr(model.tokenizer, "is_fast", False):
+        raise UserError(f"the tokenizer of {model.name} does not tell where tokens stand: the subject is not found")
+    spans = model.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+    stop = start + len(subject)
+    return max((place for place, (first, last) in enumerate(spans) if first < stop and last > start), default=-1)
+
+
 def find_changes(first: Sequence[int], second: Sequence[int]) -> Iterator[Span]:
     """Stretches of positions at which two token lists of equal length differ."""
     start = None

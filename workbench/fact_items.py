@@ -75,7 +75,7 @@ def build_items(
 ) -> tuple[list[Item], list[Skipped]]:
     """An item for each of at most `wordings` wordings of each fact; facts that cannot be asked are skipped."""
     from circuits.component_effects import Item
-    from probes.prompts import encode_answer, refuse_length
+    from probes.prompts import encode_answer, find_subject, refuse_length
     from workbench.cases import build_side
 
     kept, skipped = drop_duplicates(facts)
@@ -90,7 +90,8 @@ def build_items(
                 ids, answer = tuple(engine.model.encode(whole)), encode_answer(engine.model, fact.answer, whole)[1]
                 refuse_length(engine.model, len(ids) + len(answer) - 1)
                 attached = engine.attach(side.path, side.memories)
-                own.append(Item(fact.id, fact.relation, ids, answer, attached, side.path, side.memories))
+                subject = find_subject(engine.model, whole, fact.subject)
+                own.append(Item(fact.id, fact.relation, ids, answer, attached, side.path, side.memories, subject))
             items += own
         except UserError as error:
             skipped.append(Skipped(fact.id, str(error)))

@@ -1,4 +1,4 @@
-"""Open-book and closed-book prompts of facts: a text that says another answer before the question, and none."""
+"""Facts behind texts: behind the document that states them, behind one that says another answer, and alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from workbench.cases import Side, swap_answer
 
 if TYPE_CHECKING:
     from circuits.component_effects import Item
+    from circuits.head_scores import Passage
     from probes.models import Model
 
 
@@ -27,6 +28,22 @@ class OpenBook:
     opened: Item
     closed: Item
     context: tuple[int, int]
+
+
+def list_passages(model: Model, facts: Sequence[Fact], template: str, limit: int, seed: int) -> list[Passage]:
+    """At most `limit` facts, drawn by the seed, each after its own document; the answer's tokens are the targets.
+
+    Those without a document that says the answer, and those too long for the model, are left out.
+    """
+    from circuits.head_scores import Passage
+
+    stated, passages = [fact for fact in facts if fact.answer in fact.document], []
+    for fact in random.Random(seed).sample(stated, min(limit, len(stated))):
+        text = template.format(document=fact.document, prompt=fact.prompt)
+        ids, answer = list(model.tokenizer(text)["input_ids"]), model.encode_plain(fact.answer)
+        if len(ids) + len(answer) <= model.context:
+            passages.append(Passage((*ids, *answer), tuple(range(len(ids), len(ids) + len(answer)))))
+    return passages
 
 
 def list_open_books(model: Model, facts: Sequence[Fact], template: str, limit: int, seed: int) -> list[OpenBook]:

@@ -19,6 +19,9 @@ from circuits.problem import record_run
 from circuits.shapley import measure_interactions
 from probes.attachments import NOTHING, remove_memories
 from probes.errors import UserError
+from tests.checkpoints import load_shape
+from tests.circuits.test_kinds import attach
+from tests.circuits.test_laws import CLEAN
 
 WAYS: tuple[Removal, ...] = ("renormalised", "contribution")
 
@@ -155,3 +158,27 @@ def test_places_are_named_in_the_order_of_a_ledger() -> None:
     """The planted places are formats of the planted prompts."""
     formats = [name_format(form) for form in plant_ledger(0).asked.list_formats()]
     assert set(PLACES[1:]) <= set(formats)
+
+
+@pytest.mark.parametrize("name", ["FFN", "LoRA VO", "LoRA FFN", "key-value"])
+def test_every_kind_of_block_has_an_exact_share(name: str) -> None:
+    """Each combination is the plain pass with the rest removed; only LoRA blocks have no parts, so all is residual."""
+    model, attachment = load_shape("llama"), attach("llama", name)
+    answer, foil = [[7]], [[9]]
+    asked = Asked(CLEAN, build_readout([CLEAN.shape[1]], answer, foil), attachment)
+    found = measure_ledgers(model, asked, "renormalised", "logit-diff")
+    blocks, levels = len(attachment.explicit or ()), len(attachment.bank or ())
+    for number in range(2 ** (blocks + levels)):
+        off = [index for index in range(blocks + levels) if not number >> index & 1]
+        rest = remove_memories(
+            attachment, True, [i for i in off if i < blocks], [i - blocks for i in off if i >= blocks]
+        )
+        _, logits = record_run(model, CLEAN, rest)
+        value = float(build_metric("logit-diff", asked.readout, logits)(logits))
+        assert found.values[number, 0] == pytest.approx(value, abs=1e-4)
+    assert found.values[0, 0] + found.shares[:, 0].sum() == pytest.approx(found.values[-1, 0], abs=1e-9)
+    for form, share, division in zip(found.formats, found.shares, found.divisions, strict=True):
+        if form.kind == "bank" and name.startswith("LoRA"):
+            assert not division.components and abs(share[0]) > 1e-6
+        else:
+            assert division.components and abs(division.values[0]).max() > 0

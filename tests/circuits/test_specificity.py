@@ -15,46 +15,24 @@ from circuits.component_effects import (
     remove_from_text,
     silence,
 )
-from circuits.planted.knowledge import UNRELATED, Knowledge, plant_knowledge
-from circuits.planted.weights import Sketch
-from circuits.specificity import Layout, divide, lay_out, measure_specificity, summarise
+from circuits.planted.knowledge import UNRELATED, plant_knowledge
+from circuits.planted.truths import load_items, name_truth
+from circuits.specificity import FLOOR, Layout, divide, lay_out, measure_specificity, summarise
 from probes.attachments import NOTHING
 from probes.errors import UserError
-from probes.models import Model, load_model
 
 
-def load_knowledge(knowledge: Knowledge, folder: object) -> tuple[Model, list[Item]]:
-    """The planted model, and an item for every wording of every fact."""
-    sketch: Sketch = knowledge.sketch
-    sketch.save(folder)  # type: ignore[arg-type]
-    model = load_model(str(folder), device="cpu")
-    items = [
-        Item(
-            fact.id,
-            fact.relation,
-            tuple(model.encode(prompt)),
-            tuple(model.encode_plain(fact.answer)),
-            fact.attachment,
-            (fact.cluster,),
-            (fact.memory,),
-        )
-        for fact in knowledge.facts
-        for prompt in fact.prompts
-    ]
-    return model, items
-
-
-def test_every_component_of_planted_models_is_in_its_class(tmp_path: object) -> None:
+def test_every_component_of_planted_models_is_in_its_class() -> None:
     """Specific, abstract (to a relation or to everything), inert: no error; and removal says the same."""
     for seed in range(2):
         knowledge = plant_knowledge(seed)
-        model, items = load_knowledge(knowledge, tmp_path / str(seed))  # type: ignore[operator]
+        model, items = load_items(knowledge)
         effects = correct_effects(model, items, measure_effects(model, items))
         assert effects.known.all()
         found = {one.component: one for one in measure_specificity(effects, lay_out(items), resamples=50)}
         assert len(found) == len(effects.components) == 3 * 4 + 3 * 8 + 3 + 3
         for name, one in found.items():
-            truth = "specific" if name in knowledge.specific else "abstract" if name in knowledge.levels else "inert"
+            truth = name_truth(knowledge, name)
             assert one.label == truth, one
             if truth == "abstract":
                 assert one.level == knowledge.levels[name], one
@@ -71,10 +49,10 @@ def test_every_component_of_planted_models_is_in_its_class(tmp_path: object) -> 
             assert np.abs(lost).max() < drops[own].min() / 20
 
 
-def test_effects_are_slopes_of_removal(tmp_path: object) -> None:
+def test_effects_are_slopes_of_removal() -> None:
     """A unit that only adds to the stream before linear heads: the estimate is near its exact removal."""
     knowledge = plant_knowledge(0)
-    model, items = load_knowledge(knowledge, tmp_path)
+    model, items = load_items(knowledge)
     effects = measure_effects(model, items)
     for name in knowledge.specific:
         exact, estimate = remove_component(model, items, name), effects.values[:, effects.components.index(name)]
@@ -172,8 +150,18 @@ def test_a_fact_alone_in_its_relation_is_undecided() -> None:
     assert found == {"one": "undecided", "other": "specific"}
 
 
-def test_names(tmp_path: object) -> None:
+def test_names() -> None:
     """Whole MLPs are no component here."""
-    model, _ = load_knowledge(plant_knowledge(0), tmp_path)
+    model, _ = load_items(plant_knowledge(0))
     with pytest.raises(UserError, match="is no head, FFN unit"):
         silence(model, "m1")
+
+
+def test_the_floor_is_one_for_each_kind() -> None:
+    """A unit far below the heads is not inert; what a kind does below the absolute floor is."""
+    items = make_items({f"{r}{f}": r for r in "ab" for f in range(3)})
+    values = np.zeros((6, 3))
+    values[:, 0], values[2, 1], values[4, 2] = 9.0, 0.3, FLOOR / 2
+    effects = Effects(("a0.h0", "m0.u0", "bank 1:0"), values, np.ones(6), np.ones(6, dtype=bool))
+    found = {one.component: one.label for one in measure_specificity(effects, lay_out(items), resamples=20)}
+    assert found == {"a0.h0": "abstract", "m0.u0": "specific", "bank 1:0": "inert"}

@@ -135,6 +135,16 @@ def test_units_and_probes(opened: Engine, capsys: pytest.CaptureFixture[str]) ->
         assert row["selectivity"] == pytest.approx(row["accuracy"] - row["control"])
     # After the head that reads the answer it can be read.
     assert probed["layers"][3]["accuracy"] > 0.7
+    # At the subject it can be read already before that head, which moves it; at the end it cannot.
+    places = ["--position", "subject", "--position", "last"]
+    probed = run(capsys, "probe", *PLAIN, "--relation", "capital", "--label", "object", "--least", "1", *places)
+    found = {(row["position"], row["layer"]): row["accuracy"] for row in probed["layers"]}
+    assert len(found) == 8 and found["subject", 2] > 0.7 > found["last", 2]
+    assert run(capsys, "probe", *PLAIN, "--least", "1", "--position", "-1")["layers"][0]["position"] == "-1"
+    assert cli.main(["probe", *PLAIN, "--least", "1", "--position", "middle"]) == 2
+    assert "unknown position 'middle'" in capsys.readouterr().err
+    assert cli.main(["probe", *PLAIN, "--least", "1", "--position", "30"]) == 2
+    assert "lack a position" in capsys.readouterr().err
     assert cli.main(["probe", *PLAIN, "--least", "9"]) == 2
     assert "is shared by 9 facts" in capsys.readouterr().err
 

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from circuits.component_names import KINDS
 from circuits.methods import METHODS
 from circuits.planted.families import FAMILIES
+from circuits.planted.truths import measure_truths
 from workbench import cli
+from workbench.commands.validating import render_truths
 from workbench.documents import BEGIN, END, read_tables
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "validation.md"
@@ -17,7 +20,7 @@ AUROC, PRECISION, PARTS = "AUROC over all edges", "Average precision", "Planted 
 
 
 # Families whose fact lies in one part, and the kind of that part.
-KINDS = {"unit": "FFN unit", "bank": "bank unit", "explicit": "memory slot", "two-hop": "FFN unit"}
+PART_OF = {"unit": "FFN unit", "bank": "bank unit", "explicit": "memory slot", "two-hop": "FFN unit"}
 
 
 def read_cells(tables: str) -> dict[tuple[str, str, str], str]:
@@ -39,7 +42,7 @@ def print_tables(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[tu
 def test_the_document_has_every_circuit_and_method() -> None:
     cells = read_cells(read_tables(DOCUMENT))
     assert {row for title, row, _ in cells if title == "Planted models"} == set(FAMILIES)
-    units = {f"{name}: {kind}" for name, kind in KINDS.items()}
+    units = {f"{name}: {kind}" for name, kind in PART_OF.items()}
     rows = {row for title, row, _ in cells if title == PARTS}
     assert units <= rows and {row.split(": ")[0] for row in rows} <= set(FAMILIES)
     for title in (AUROC, PRECISION):
@@ -54,6 +57,18 @@ def test_measuring_again_gives_the_documents_numbers(capsys: pytest.CaptureFixtu
     for cell, value in found.items():
         if cell[0] in (AUROC, PRECISION):
             assert float(value) == pytest.approx(float(kept[cell]), abs=1e-3)
+
+
+def test_planted_knowledge_is_classified_and_shared_out_without_error() -> None:
+    """One seed of each: no component in another class, no share further off than 2 % of the margin."""
+    classes, shares = measure_truths([0])
+    assert {one.kind for one in classes} == set(KINDS)
+    assert sum(one.specific for one in classes) == 9 and sum(one.abstract for one in classes) == 4
+    assert not any(one.errors or one.levels for one in classes)
+    assert max(abs(one.found - one.planted) for one in shares) < 0.02
+    cells = read_cells(render_truths(classes, shares))
+    assert cells["Planted knowledge", "units", "in another class"] == "0"
+    assert cells["Planted shares", "memory 1, renormalised", "planted share"] == "0.400"
 
 
 @pytest.mark.slow

@@ -57,21 +57,14 @@ def declare_heads(parser: argparse.ArgumentParser) -> None:
 
 
 def list_fact_passages(model: Model, split: str, limit: int, seed: int) -> list[Passage]:
-    """Shipped facts, each after its own document; the answer's tokens are the targets."""
-    import random
-
-    from circuits.head_scores import Passage
+    """Shipped facts of a split behind their documents. Raises UserError when no document says its answer."""
     from workbench.commands.facts import match_value
+    from workbench.open_books import list_passages
 
-    facts = [fact for fact in match_value(read_shipped_facts(), "split", split) if fact.answer in fact.document]
-    if not facts:
+    facts = match_value(read_shipped_facts(), "split", split)
+    passages = list_passages(model, facts, read_template(find_shipped()), limit, seed)
+    if not passages:
         raise UserError(f"no fact of the split {split!r} has a document that says its answer: choose another --split")
-    template, passages = read_template(find_shipped()), []
-    for fact in random.Random(seed).sample(facts, min(limit, len(facts))):
-        ids = model.encode(template.format(document=fact.document, prompt=fact.prompt))
-        answer = model.encode_plain(fact.answer)
-        if len(ids) + len(answer) <= model.context:
-            passages.append(Passage((*ids, *answer), tuple(range(len(ids), len(ids) + len(answer)))))
     return passages
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,14 @@ from workbench.commands.fact_sets import declare_facts, describe_skipped, tell_s
 from workbench.commands.fact_sets import read_settings as read_fact_settings
 from workbench.commands.questions import declare_model, declare_question, declare_seed
 from workbench.commands.terminal import clean_text, format_table, quote, show_progress
-from workbench.fact_items import build_items, choose_facts
+from workbench.fact_items import Skipped, build_items, choose_facts
 from workbench.settings import Question, Settings
 
 if TYPE_CHECKING:
+    from circuits.component_effects import Item
     from probes.models import Model
 
-# Streams of a fact's prompt that a probe can read.
+# What a probe can predict of a fact.
 LABELS = ("object", "relation", "kind")
 
 
@@ -114,44 +116,49 @@ def declare_probe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--least", metavar="N", type=int, default=2, help="facts that share a label, at least (default: %(default)s)"
     )
+    parser.add_argument(
+        "--position",
+        metavar="last|subject|N",
+        action="append",
+        default=[],
+        help="where the stream is read: the prompt's last token, the subject's last token, or the token of a number, "
+        "below 0 from the end; repeatable (default: last)",
+    )
 
 
 def probe_layers(options: argparse.Namespace) -> Answer:
-    """Accuracy and selectivity of a linear probe at every depth, at the end of the prompts."""
+    """Accuracy and selectivity of a linear probe at every depth, at each of the positions."""
     if options.least < 1:
         raise UserError(f"--least is {options.least}: give 1 or more")
     settings = read_fact_settings(options)
-    from collections import Counter
-
     from probes.linear_probe import probe_labels
     from workbench import pipeline
-    from workbench.readouts import stack_items
+    from workbench.readouts import fold_wordings, stack_items
 
+    positions = list(dict.fromkeys(options.position or ["last"]))
     with show_progress() as tick:
         engine = pipeline.open_engine(settings, tick)
         facts = choose_facts(engine.facts, options.fact, options.relation, options.split, options.limit, options.seed)
         items, skipped = build_items(engine, facts, settings, options.wordings)
         label_of = {fact.id: str(getattr(fact, options.label)) for fact in facts}
-        shared = Counter(label_of[name] for name in dict.fromkeys(item.fact for item in items))
-        items = [item for item in items if shared[label_of[item.fact]] >= options.least]
+        items, missing = keep_probed(items, label_of, positions, options.least)
+        skipped += missing
         if not items:
             raise UserError(
                 f"no {options.label} is shared by {options.least} facts: lower --least, raise --limit or choose --label"
                 f"; {describe_skipped(skipped)}"
             )
         labels, types = [label_of[item.fact] for item in items], [item.fact for item in items]
-        seen, folds = Counter[str](), []
-        for name in types:
-            folds.append(seen[name])
-            seen[name] += 1
-        features = stack_items(engine, items, tick)
-        rows = []
-        for depth in range(len(features)):
-            tick("probes", depth, len(features))
-            rows.append({"layer": depth, **asdict(probe_labels(features[depth], labels, types, folds, options.seed))})
+        features, folds = stack_items(engine, items, positions, tick), fold_wordings(items)
+        rows: list[dict[str, Any]] = []
+        for position, streams in zip(positions, features, strict=True):
+            for depth, stream in enumerate(streams):
+                tick("probes", len(rows), features.shape[0] * features.shape[1])
+                found = probe_labels(stream, labels, types, folds, options.seed)
+                rows.append({"position": position, "layer": depth, **asdict(found)})
     document = {
         "label": options.label,
-        "position": "last token of the prompt",
+        "positions": positions,
         "items": len(items),
         "facts": len(set(types)),
         "labels": len(set(labels)),
@@ -159,15 +166,34 @@ def probe_layers(options: argparse.Namespace) -> Answer:
         "layers": rows,
         "skipped": [asdict(one) for one in skipped],
     }
-    cells = [
-        (name_depth(r["layer"], engine.model), r["accuracy"], r["control"], r["selectivity"], r["majority"])
-        for r in rows
-    ]
+    numbers = ("accuracy", "control", "selectivity", "majority")
+    cells = [(r["position"], name_depth(r["layer"], engine.model), *(r[name] for name in numbers)) for r in rows]
     title = f"{options.label} of {len(set(types))} facts in {len(items)} prompts, {len(set(labels))} labels"
     title += tell_skipped(skipped)
-    return Answer(
-        document, f"{title}\n\n{format_table(('stream', 'accuracy', 'control', 'selectivity', 'majority'), cells)}"
-    )
+    return Answer(document, f"{title}\n\n{format_table(('position', 'stream', *numbers), cells)}")
+
+
+def keep_probed(
+    items: Sequence[Item], label_of: dict[str, str], positions: Sequence[str], least: int
+) -> tuple[list[Item], list[Skipped]]:
+    """Items that have every position and whose label `least` facts share, and facts without one, by the reason.
+
+    Raises UserError for a position that is none.
+    """
+    from collections import Counter
+
+    from workbench.readouts import find_position
+
+    there = [item for item in items if min(find_position(item, position) for position in positions) >= 0]
+    lost = Counter(item.fact for item in items)
+    lost.subtract(item.fact for item in there)
+    skipped = [
+        Skipped(fact, f"{number} of its prompts lack a position ({', '.join(positions)})")
+        for fact, number in lost.items()
+        if number
+    ]
+    shared = Counter(label_of[name] for name in dict.fromkeys(item.fact for item in there))
+    return [item for item in there if shared[label_of[item.fact]] >= least], skipped
 
 
 def declare_restore(parser: argparse.ArgumentParser) -> None:
@@ -233,7 +259,7 @@ LENS = Command(
 PROBE = Command(
     "probe",
     "From which layer on an attribute of facts can be read off linearly, beside a control task (selectivity).",
-    "memory-circuits probe --label relation --limit 10",
+    "memory-circuits probe --label relation --limit 10 --position subject --position last",
     declare_probe,
     probe_layers,
 )

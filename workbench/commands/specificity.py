@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from circuits.component_names import KINDS, find_kind
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
 from workbench.commands.fact_sets import declare_facts, describe_skipped, gather_items, read_settings, tell_skipped
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from probes.models import Model
     from probes.progress import Tick
 
-KINDS = {"heads": "a", "units": "m", "bank": "bank ", "memories": "memory "}
 # Texts about no fact, on which removal shall change nothing; each is cut to what the model reads.
 UNRELATED = 8
 
@@ -35,7 +35,7 @@ def declare_specificity(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         type=float,
         default=0.1,
-        help="inert: no fact's effect reaches this share of the largest (default: %(default)s)",
+        help="inert: no fact's effect reaches this share of the largest of the component's kind (default: %(default)s)",
     )
     parser.add_argument(
         "--estimate",
@@ -108,13 +108,6 @@ def measure(options: argparse.Namespace) -> Answer:
         "skipped": [asdict(one) for one in skipped],
     }
     return Answer(document, render(document, options.show, tell_skipped(skipped)))
-
-
-def find_kind(component: str) -> str:
-    """Which of `KINDS` a component is."""
-    if component.startswith(("bank ", "memory ")):
-        return "bank" if component.startswith("bank ") else "memories"
-    return "heads" if component.startswith("a") else "units"
 
 
 def list_unrelated(

@@ -1,8 +1,10 @@
-"""`validate`: how well every method finds circuits that were planted, as the tables of docs/validation.md."""
+"""`validate`: how well what was planted in small models is found, as the tables of docs/validation.md."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from workbench.commands.terminal import show_progress
 from workbench.documents import place_tables, read_tables, render_table
 
 if TYPE_CHECKING:
+    from circuits.planted.truths import ClassCount, PlantedShare
     from circuits.planted.validation import Validation
 
 DEFAULTS = Options()
@@ -42,21 +45,30 @@ def declare_validate(parser: argparse.ArgumentParser) -> None:
 
 
 def validate_methods(options: argparse.Namespace) -> Answer:
-    """Plant the circuits, score every edge by every method, and say how well the scores find them."""
+    """Plant the circuits, score every edge by every method, and say how well the scores find them.
+
+    With all circuits and methods, also whether planted knowledge is classified right and shared out right.
+    """
     for name in ("seeds", "steps"):
         if not 1 <= getattr(options, name) <= 1000:
             raise UserError(f"--{name} is {getattr(options, name)}: give a whole number from 1 to 1000")
     if options.into is not None:
         read_tables(Path(options.into))
+    from circuits.planted.truths import measure_truths
     from circuits.planted.validation import validate
 
     families, methods = options.model or list(FAMILIES), options.method or list(METHODS)
+    whole, seeds = not (options.model or options.method), range(options.seeds)
     with show_progress() as tick:
-        found = validate(families, methods, range(options.seeds), Options(steps=options.steps), tick)
-    text = render_tables(found)
+        found = validate(families, methods, seeds, Options(steps=options.steps), tick)
+        classes, shares = measure_truths(seeds, tick) if whole else ([], [])
+    text, document = render_tables(found), found.to_json()
+    if whole:
+        text = f"{text}\n\n{render_truths(classes, shares)}"
+        document |= {"classes": [asdict(one) for one in classes], "shares": [asdict(one) for one in shares]}
     if options.into is not None:
         place_tables(Path(options.into), text)
-    return Answer(found.to_json(), text)
+    return Answer(document, text)
 
 
 def render_tables(found: Validation) -> str:
@@ -128,9 +140,33 @@ def render_findings(found: Validation) -> str:
     return render_table([*head, "exact, weakest planted"], body)
 
 
+def render_truths(classes: Sequence[ClassCount], shares: Sequence[PlantedShare]) -> str:
+    """Two tables: components by kind over all seeds, and shares by format from the smallest to the largest seed."""
+    names = ("components", "specific", "abstract", "inert", "errors", "levels")
+    kinds = [
+        [kind, *(str(sum(getattr(one, name) for one in classes if one.kind == kind)) for name in names)]
+        for kind in dict.fromkeys(one.kind for one in classes)
+    ]
+    head = ["kind", "components", "planted specific", "abstract", "inert", "in another class", "to something else"]
+    rows = []
+    for removal, place in dict.fromkeys((one.removal, one.place) for one in shares):
+        own = [one for one in shares if (one.removal, one.place) == (removal, place)]
+        worst = max(abs(one.found - one.planted) for one in own)
+        found = format_range([one.found for one in own])
+        rows.append([f"{place}, {removal}", f"{own[0].planted:.3f}", found, f"{worst:.4f}"])
+    return "\n\n".join(
+        [
+            "### Planted knowledge",
+            render_table(head, kinds),
+            "### Planted shares",
+            render_table(["format, removal", "planted share", "found", "largest error"], rows),
+        ]
+    )
+
+
 VALIDATE = Command(
     "validate",
-    "Measure how well each method finds circuits that were planted in small models.",
+    "Measure how well planted circuits are found, and planted knowledge classified and shared out.",
     "memory-circuits validate --model induction --method eap --method eap-ig",
     declare_validate,
     validate_methods,
