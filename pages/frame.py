@@ -7,6 +7,7 @@ import streamlit as st
 from pages.gate import require_password
 from pages.progress import describe_job
 from pages.session import PAGES, adopt_jobs, find_job, link_jobs, list_known, open_jobs
+from pages.tour import show_tour
 from workbench.jobs import Job
 from workbench.views.text import plain
 
@@ -20,6 +21,7 @@ def open_frame(page: str) -> None:
     if not adopt_jobs():
         st.info("The link names work that this server no longer knows: it was restarted, or much else was done since.")
     link_jobs()
+    show_tour(page)
     if list_elsewhere(page):
         show_elsewhere(page)
 
