@@ -1,7 +1,7 @@
 """From a link to a saved run to its picture, cold and warm: `PYTHONPATH=. python benchmarks/interface_start.py`.
 
-A synthetic run of some hundred edges is saved, the server started, and its link opened in a headless Chromium as soon as
-the server answers. *Cold* is the first page of a new server in a new browser; *again* is the same link in another
+A synthetic run of some hundred edges is saved, the server started, and its link opened in a headless Chromium as soon
+as the server answers. *Cold* is the first page of a new server in a new browser; *again* is the same link in another
 window of both. A page is there when the graph's first node can be clicked. Wanted: 2 s, and no torch in the server.
 Seconds depend on the machine.
 """

@@ -155,9 +155,7 @@ class Jobs:
             for number in finished[: max(len(finished) - self._keep, 0)]:
                 del self._jobs[number]
 
-    def submit(
-        self, owner: str, label: str, work: Callable[[Tick], Any], slot: str = "", page: str = ""
-    ) -> Job:
+    def submit(self, owner: str, label: str, work: Callable[[Tick], Any], slot: str = "", page: str = "") -> Job:
         """Queue work. Raises UserError when too much waits already, of this owner or of all."""
         job = Job(secrets.token_hex(16), owner, label, work, slot, page)
         with self._lock:

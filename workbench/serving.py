@@ -9,6 +9,7 @@ import json
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 
 Flag = str | int | bool | list[str] | list[int]
@@ -60,10 +61,8 @@ def write_flag(name: str, value: Flag) -> list[str]:
 def name_this_machine() -> list[str]:
     """Names and addresses under which others may know this machine, as far as it knows them itself."""
     names = {socket.gethostname(), socket.getfqdn()}
-    try:
+    with suppress(OSError):
         names |= {str(target[0]) for *_, target in socket.getaddrinfo(socket.gethostname(), None)}
-    except OSError:
-        pass
     return sorted(name for name in names if name)
 
 

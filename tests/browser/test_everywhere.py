@@ -1,4 +1,4 @@
-"""What holds on every page, in a real browser: hostile text runs nothing, nobody is shut out, a reload loses no work."""
+"""What holds on every page in a real browser: hostile text runs nothing, nobody is shut out, no work is lost."""
 
 from __future__ import annotations
 

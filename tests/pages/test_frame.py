@@ -44,7 +44,7 @@ def ask(app: AppTest) -> AppTest:
 
 def read_jobs(app: AppTest) -> list[str]:
     """Jobs that the link names."""
-    value = app.query_params["job"] if "job" in app.query_params else []
+    value = app.query_params.get("job", [])
     return [value] if isinstance(value, str) else list(value)
 
 
@@ -175,17 +175,15 @@ def test_progress_says_how_long_it_still_takes() -> None:
     assert [describe_time(seconds) for seconds in (0.0, 7.2, 89.5, 200.0)] == ["1 s", "8 s", "90 s", "4 min"]
 
 
-def test_without_the_password_no_page_is_seen(
-    open_page: OpenPage, saved: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_password_no_page_is_seen(open_page: OpenPage, saved: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "PENALTY", 0.0)
     monkeypatch.setenv(PASSWORD, hash_password("correct horse battery"))
     app = open_page("circuit", run=saved)
     assert "Oskarville" not in texts(app) and not app.metric
-    app.text_input[0].set_value("correct horse batter").run()
+    app.text_input[0].set_value("correct horse batter")
     press(app, "Open")
     assert "not the password" in texts(app) and not app.metric
-    app.text_input[0].set_value("correct horse battery").run()
+    app.text_input[0].set_value("correct horse battery")
     press(app, "Open")
     assert "Oskarville" in texts(app) and app.metric
     assert os.environ[PASSWORD] not in texts(app)

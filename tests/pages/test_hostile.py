@@ -58,9 +58,7 @@ def test_hostile_runs_in_the_list(open_page: OpenPage, runs: Path, build_run: Ca
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_hostile_answers(
-    open_page: OpenPage, settle: Settle, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_hostile_answers(open_page: OpenPage, settle: Settle, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     text = TEXTS[name]
     fact = Fact("f", text, text, text, text or "x", " " + text, split=text, document=text, bucket=1, occurrences=1)
     prediction = Prediction(text, 1, 0.5)
@@ -107,5 +105,3 @@ def test_a_failing_job_tells_hostile_text_as_text(
     next(button for button in app.button if button.label == "Ask").click().run()
     require_harmless(settle(app, "asking"))
     assert app.error
-
-

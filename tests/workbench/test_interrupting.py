@@ -20,7 +20,7 @@ def test_a_long_unit_stops_between_torch_operations() -> None:
     job = start_job()
     threading.Timer(0.2, job.cancel).start()
     began = time.monotonic()
-    with pytest.raises(Cancelled), interruptible(job.tick) as tick:
+    with pytest.raises(Cancelled), interruptible(job.tick) as tick:  # noqa: PT012
         tick("one long unit", 0, 1)
         while time.monotonic() - began < 30:
             torch.ones(2) + 1
@@ -31,7 +31,7 @@ def test_a_long_unit_stops_between_torch_operations() -> None:
 def test_a_handler_of_all_errors_does_not_swallow_the_stop() -> None:
     job = start_job()
     job.cancel()
-    with pytest.raises(Cancelled), interruptible(job.tick):
+    with pytest.raises(Cancelled), interruptible(job.tick):  # noqa: PT012
         time.sleep(0.06)
         try:
             torch.ones(2) + 1

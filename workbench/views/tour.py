@@ -29,25 +29,25 @@ STEPS = (
     Step(
         "One prompt, four sources",
         "ask",
-        "Each column answers the same prompt: with the parameters alone, with memory-bank blocks of the fact's cluster, "
-        "with explicit memory (key-values that were written from the fact's document), and with the document as text. "
-        "Compare the probability of the answer. A click on a token makes it the answer or the *foil*, the answer to "
+        "Each column answers the same prompt: with the parameters alone, with memory-bank blocks of the fact's "
+        "cluster, with explicit memory (key-values that were written from the fact's document), and with the document "
+        "as text. Compare the probability of the answer. A click on a token makes it the answer or the *foil*, the answer to "
         "compare with.",
     ),
     Step(
         "Trace the answer",
         "ask",
-        "Press **Trace** below the answers. A score is given to every edge of the model: how much the difference between "
-        "the logits of answer and foil drops when that edge is ablated. It takes some seconds, shows how far it is, and "
-        "can be cancelled; the circuit opens by itself.",
+        "Press **Trace** below the answers. A score is given to every edge of the model: how much the difference "
+        "between the logits of answer and foil drops when that edge is ablated. It takes some seconds, shows how far "
+        "it is, and can be cancelled; the circuit opens by itself.",
     ),
     Step(
         "Read the circuit",
         "circuit",
         "Tokens stand side by side, layers above one another, the output is at the top; memories have a lane of their "
-        "own on the left. Circles are attention heads, squares MLPs, diamonds heads that read explicit memory, hexagons "
-        "memory-bank blocks. Move the slider to see fewer or more edges, and click a **diamond**: on the right is the "
-        "text that it reads, with the kept tokens outlined.",
+        "own on the left. Circles are attention heads, squares MLPs, diamonds heads that read explicit memory, "
+        "hexagons memory-bank blocks. Move the slider to see fewer or more edges, and click a **diamond**: on the "
+        "right is the text that it reads, with the kept tokens outlined.",
     ),
     Step(
         "Doubt it",
