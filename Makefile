@@ -16,7 +16,7 @@ APP := $(VENV)/app-$(SUM)
 TEST := $(VENV)/test-$(SUM)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: app test test-all check format docs clean help
+.PHONY: app test test-all check format docs screenshots clean help
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -41,6 +41,9 @@ format: $(TEST) ## write what the formatter wants
 
 docs: $(TEST) ## write docs/commands.md and the README's list of files from the source
 	$(BIN)/python -m workbench.commands.reference
+
+screenshots: $(TEST) ## write the documentation's screenshots from the running app (needs Chromium)
+	PYTHONPATH=. $(BIN)/python -m tests.browser.screenshots
 
 clean: ## remove the environment and caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .ruff_cache .mypy_cache

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from pages.progress import watch
-from pages.session import is_busy, submit
+from pages.session import is_busy, restore, submit
 from probes.errors import UserError
 from probes.progress import Tick
 from workbench import checks, pipeline
 from workbench.parts import is_part
 from workbench.runs import Run
-from workbench.settings import restore_settings
 from workbench.views.text import format_score, plain
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def offer_check(run: Run, name: str, node: str) -> None:
         help=f"Runs the model with this {what} removed and measures the metric again.",
     ):
         try:
-            settings = restore_settings(run.about["settings"])
+            _, settings = restore(run)
             submit(
                 slot, f"Checking {node}", settings, lambda engine, tick: (node, check_exactly(engine, run, node, tick))
             )

@@ -47,7 +47,7 @@ def show_question(run: Run, name: str) -> None:
     with right:
         offer_runs(name)
     pair, memories, several = run.pair, run.about.get("memories") or {}, len(run.pairs) > 1
-    title = f"{plain(shorten(show_line(pair['clean']), 140))} → {plain(show_line(pair['answer'].strip()))}"
+    title = f"{plain(shorten(show_line(pair['clean']), 140))} → {plain(shorten(show_line(pair['answer'].strip()), 60))}"
     left.title(f"{title} and {len(run.pairs) - 1} more" if several else title)
     attached = []
     if bank := memories.get("bank"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import streamlit as st
 
 from pages.session import find_job, open_jobs
@@ -12,24 +14,31 @@ EVERY = 0.7
 
 
 def describe_job(job: Job) -> str:
-    """One line about a job that waits or runs."""
+    """One line about a job that waits or runs: what it does, how far it is and how long that still takes."""
     if job.state is State.WAITING:
         before = open_jobs().count_before(job)
-        return f"{job.label}: waiting for {before} before it" if before else f"{job.label}: starting"
+        return f"{job.label}: waiting, number {before + 1} in the queue" if before else f"{job.label}: starting"
     count = f" {job.done:,} of {job.total:,}" if job.total > 1 else ""
-    return f"{job.label}: {job.step or 'starting'}{count}" + (", stopping" if job.stopping else "")
+    left = f", about {describe_time(job.left)} left of this step" if job.left is not None else ""
+    return f"{job.label}: {job.step or 'starting'}{count}{left}"
+
+
+def describe_time(seconds: float) -> str:
+    """A length of time as a person says it, rounded up: `8 s`, `3 min`."""
+    return f"{max(math.ceil(seconds), 1)} s" if seconds < 90 else f"{math.ceil(seconds / 60)} min"
 
 
 @st.fragment(run_every=EVERY)
 def show_progress(slot: str) -> None:
-    """Progress bar and Cancel; reruns the page when the job has ended."""
+    """Progress bar and Cancel; reruns the page when the job has ended or was cancelled."""
     job = find_job(slot)
-    if job is None or not job.active:
+    if job is None or not job.active or job.stopping:
         st.rerun()
     bar, stop = st.columns([6, 1], vertical_alignment="center")
     bar.progress(job.share, text=plain(describe_job(job)))
-    if stop.button("Cancel", key=f"cancel-{slot}", disabled=job.stopping, width="stretch"):
+    if stop.button("Cancel", key=f"cancel-{slot}", width="stretch"):
         job.cancel()
+        st.rerun()
 
 
 def watch(slot: str) -> Job | None:
@@ -37,7 +46,7 @@ def watch(slot: str) -> Job | None:
     if not st.session_state.get(slot):
         return None
     job = find_job(slot)
-    if job is not None and job.active:
+    if job is not None and job.active and not job.stopping:
         show_progress(slot)
         return None
     del st.session_state[slot]
@@ -45,7 +54,7 @@ def watch(slot: str) -> Job | None:
         st.warning("This work was forgotten, because the server restarted or much else was done since: start it again.")
     elif job.state is State.FAILED:
         st.error(plain(job.error), icon=":material/error:")
-    elif job.state is State.CANCELLED:
+    elif job.state is State.CANCELLED or job.stopping:
         st.info(f"{job.label}: cancelled.")
     else:
         return job

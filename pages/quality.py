@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from pages.progress import watch
-from pages.session import is_busy, submit
+from pages.session import is_busy, restore, submit
 from probes.errors import UserError
 from probes.progress import Tick
 from workbench import library, quality
 from workbench.runs import Run
-from workbench.settings import restore_settings
 from workbench.views.figures import draw_curves
 from workbench.views.tables import tabulate_overlap
 from workbench.views.text import plain, show_decimals
@@ -45,7 +44,7 @@ def offer_measurement(run: Run, slot: str, folder: Path) -> None:
     if not st.button("Measure", key="measure-quality", icon=":material/speed:", disabled=is_busy(slot)):
         return
     try:
-        settings = restore_settings(run.about["settings"])
+        _, settings = restore(run)
         submit(slot, "Measuring quality", settings, lambda engine, tick: measure_and_save(engine, run, folder, tick))
     except UserError as error:
         st.error(plain(str(error)))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import streamlit as st
 
+from pages.session import get_places
 from probes.errors import UserError
 from probes.facts import Fact, find_fact
 from workbench import library
@@ -28,7 +29,8 @@ def choose_settings() -> Settings:
             "shipped",
             key="model",
             persist_state="session",
-            help="`shipped`, a folder with a Hugging Face checkpoint, or a name on the Hugging Face hub.",
+            help="`shipped`, a folder with a Hugging Face checkpoint, or a name on the Hugging Face hub. Files and "
+            "folders are read below the working directory and below those that the app was started with (`--allow`).",
         )
         bank = second.selectbox(
             "Memory bank",
@@ -54,7 +56,7 @@ def choose_settings() -> Settings:
             accept_new_options=True,
             help="Key-values written from documents. auto: a never-seen fact's own document; own: every fact's "
             "own; none; or the folder of a bank of your own documents, in which the memories nearest to the prompt are "
-            "found (folders below the working directory are listed, any other can be typed).",
+            "found (folders below the working directory are listed).",
         )
         text = fourth.selectbox(
             "Text in the traced prompt",
@@ -71,6 +73,7 @@ def choose_settings() -> Settings:
             reading=read or "fetched",
             memory=memory or "auto",
             text=text or "none",
+            trust_remote_code=get_places().remote_code,
         )
         return chosen if chosen.memory in BUILT_IN else choose_memories(chosen)
 

@@ -9,14 +9,17 @@ from importlib.resources import files
 
 import streamlit as st
 
+from pages.frame import open_frame
 from pages.session import PAGES
 
 st.set_page_config(page_title="memory-circuits", page_icon=str(files("workbench.views") / "icon.svg"), layout="wide")
-st.navigation(
+page = st.navigation(
     [
         st.Page(PAGES / "ask.py", title="Ask", icon=":material/forum:", default=True),
         st.Page(PAGES / "circuit.py", title="Circuit", icon=":material/hub:", url_path="circuit"),
         st.Page(PAGES / "runs.py", title="Runs", icon=":material/inventory_2:", url_path="runs"),
     ],
     position="top",
-).run()
+)
+open_frame(page.url_path or "ask")
+page.run()

@@ -1,7 +1,8 @@
 """Long work beside the browser: one worker thread, so that one piece of work at a time has the model.
 
 Work is a function that takes a `tick`; it calls `tick(label, done, total)` between its units, which records progress
-and raises `Cancelled` when someone asked to stop. Owners (browser sessions) see their own jobs only.
+and raises `Cancelled` when someone asked to stop. A job is found by its number alone, which nobody can guess: a page
+keeps it in its link, and so finds its work again after a reload.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import queue
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,8 +24,15 @@ Value = TypeVar("Value")
 _log = logging.getLogger(__name__)
 
 
-class Cancelled(Exception):
-    """Raised inside work, by its tick, after `Job.cancel`."""
+# Shorter than this, the pace of a step says nothing about what is left of it.
+TELLING = 1.0
+
+
+class Cancelled(BaseException):
+    """Raised inside work, by its tick, after `Job.cancel`.
+
+    Not an `Exception`, so that no library's handler of all errors takes it for one of its own.
+    """
 
 
 class State(StrEnum):
@@ -38,12 +47,17 @@ class State(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One piece of work. `error` is a line for a person; `step`, `done`, `total` are the latest progress."""
+    """One piece of work. `error` is a line for a person; `step`, `done`, `total` are the latest progress.
+
+    `slot` is what the job is to the page that started it, `page` that page's name.
+    """
 
     id: str
     owner: str
     label: str
     work: Callable[[Tick], Any] | None
+    slot: str = ""
+    page: str = ""
     state: State = State.WAITING
     step: str = ""
     done: int = 0
@@ -51,6 +65,8 @@ class Job:
     result: Any = None
     error: str = ""
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+    _began: tuple[float, int] = (0.0, 0)
+    _last: float = 0.0
 
     @property
     def active(self) -> bool:
@@ -67,8 +83,20 @@ class Job:
         """Whether it was asked to stop."""
         return self._stop.is_set()
 
+    @property
+    def left(self) -> float | None:
+        """Seconds that the present step still needs at its pace so far; None while that cannot be told."""
+        (began, first), last = self._began, self._last
+        if self.done <= first or self.total <= 1 or last - began < TELLING:
+            return None
+        pace = (last - began) / (self.done - first)
+        return max(pace * (self.total - self.done) - (time.monotonic() - last), 0.0)
+
     def tick(self, label: str, done: int, total: int) -> None:
         """Record progress. Raises Cancelled when the job was asked to stop."""
+        self._last = time.monotonic()
+        if label != self.step or done < self.done:
+            self._began = self._last, done
         self.step, self.done, self.total = label, done, total
         if self._stop.is_set():
             raise Cancelled
@@ -76,6 +104,8 @@ class Job:
     def cancel(self) -> None:
         """Ask it to stop at its next tick; a waiting job never starts."""
         self._stop.set()
+        if self.state is State.WAITING:
+            self.state = State.CANCELLED
 
 
 def run_job(job: Job) -> None:
@@ -91,7 +121,8 @@ def run_job(job: Job) -> None:
         job.state = State.CANCELLED
     except UserError as error:
         job.error, job.state = str(error), State.FAILED
-    except Exception as error:
+    except BaseException as error:
+        # Whatever one person's work raises, the worker goes on to the next.
         _log.exception("job %r failed", job.label)
         job.error = f"{type(error).__name__}: this is a defect of the workbench; the server's log has the details"
         job.state = State.FAILED
@@ -100,10 +131,13 @@ def run_job(job: Job) -> None:
 
 
 class Jobs:
-    """A queue with one worker. At most `keep` finished jobs are remembered, and `waiting` may wait."""
+    """A queue with one worker.
 
-    def __init__(self, keep: int = 12, waiting: int = 20) -> None:
-        self._keep, self._waiting = keep, waiting
+    At most `keep` finished jobs are remembered; `waiting` may be unfinished at once, of one owner `each`.
+    """
+
+    def __init__(self, keep: int = 100, waiting: int = 60, each: int = 4) -> None:
+        self._keep, self._waiting, self._each = keep, waiting, each
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -121,21 +155,23 @@ class Jobs:
             for number in finished[: max(len(finished) - self._keep, 0)]:
                 del self._jobs[number]
 
-    def submit(self, owner: str, label: str, work: Callable[[Tick], Any]) -> Job:
-        """Queue work. Raises UserError when too much waits already."""
-        job = Job(secrets.token_hex(8), owner, label, work)
+    def submit(self, owner: str, label: str, work: Callable[[Tick], Any], slot: str = "", page: str = "") -> Job:
+        """Queue work. Raises UserError when too much waits already, of this owner or of all."""
+        job = Job(secrets.token_hex(16), owner, label, work, slot, page)
         with self._lock:
-            if sum(other.active for other in self._jobs.values()) >= self._waiting:
+            active = [other.owner for other in self._jobs.values() if other.active]
+            if active.count(owner) >= self._each:
+                raise UserError(f"{self._each} pieces of your work wait already: wait for one, or cancel one")
+            if len(active) >= self._waiting:
                 raise UserError(f"{self._waiting} pieces of work wait already: try again when some are done")
             self._jobs[job.id] = job
         self._queue.put(job)
         return job
 
-    def find(self, owner: str, number: str) -> Job | None:
-        """A job of this owner, None when there is none or it was forgotten."""
+    def find(self, number: str) -> Job | None:
+        """A job by its number, None when there is none or it was forgotten."""
         with self._lock:
-            job = self._jobs.get(number)
-        return job if job is not None and job.owner == owner else None
+            return self._jobs.get(number)
 
     def count_before(self, job: Job) -> int:
         """How many unfinished jobs come before this one."""
@@ -167,3 +203,8 @@ class Holder(Generic[Value]):
                 self._value = build()
                 self._key = key
             return self._value
+
+    def drop(self) -> None:
+        """Let the value go: what broke while it was used may have left it broken."""
+        with self._lock:
+            self._key, self._value = None, None

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 
 Flag = str | int | bool | list[str] | list[int]
@@ -18,17 +21,13 @@ FLAGS: dict[str, Flag] = {
     "server.headless": True,
     "server.maxUploadSize": 50,
     "server.allowedHosts": ["localhost", "127.0.0.1"],
+    "server.enableCORS": True,
+    "server.enableXsrfProtection": True,
     "server.fileWatcherType": "none",
     "browser.gatherUsageStats": False,
     "client.toolbarMode": "minimal",
     "client.showErrorDetails": "type",
     "client.showErrorLinks": False,
-    "theme.base": "light",
-    "theme.primaryColor": "#2166ac",
-    "theme.backgroundColor": "#ffffff",
-    "theme.secondaryBackgroundColor": "#f5f7fa",
-    "theme.textColor": "#1f2933",
-    "theme.borderColor": "#d9dee5",
     "theme.baseRadius": "small",
     "theme.baseFontSize": 15,
     "theme.paddingTop": "1.5rem",
@@ -36,6 +35,16 @@ FLAGS: dict[str, Flag] = {
     "theme.showWidgetBorder": True,
     "theme.headingFontSizes": ["1.75rem", "1.3rem", "1.1rem"],
     "theme.headingFontWeights": [650, 600, 600],
+    "theme.light.primaryColor": "#2166ac",
+    "theme.light.backgroundColor": "#ffffff",
+    "theme.light.secondaryBackgroundColor": "#f5f7fa",
+    "theme.light.textColor": "#1f2933",
+    "theme.light.borderColor": "#d9dee5",
+    "theme.dark.primaryColor": "#7ab4ec",
+    "theme.dark.backgroundColor": "#12181f",
+    "theme.dark.secondaryBackgroundColor": "#1d2630",
+    "theme.dark.textColor": "#e6ebf1",
+    "theme.dark.borderColor": "#3a4653",
 }
 
 
@@ -49,22 +58,31 @@ def write_flag(name: str, value: Flag) -> list[str]:
     ]
 
 
-def build_command(port: int, address: str = "127.0.0.1") -> list[str]:
-    """Command that serves the app at an address and port; that address is the only one accepted beside this machine.
+def name_this_machine() -> list[str]:
+    """Names and addresses under which others may know this machine, as far as it knows them itself."""
+    names = {socket.gethostname(), socket.getfqdn()}
+    with suppress(OSError):
+        names |= {str(target[0]) for *_, target in socket.getaddrinfo(socket.gethostname(), None)}
+    return sorted(name for name in names if name)
 
-    An address that means all interfaces lets in every host name: which one others will use is not known here.
+
+def list_hosts(address: str, hosts: Sequence[str] = ()) -> list[str]:
+    """Host names that requests may ask for: this machine's own, the address that is listened on, those given.
+
+    A request under any other name is refused: it may come from a foreign page whose name was pointed at this machine.
     """
-    hosts = FLAGS["server.allowedHosts"]
-    known = [str(host) for host in hosts] if isinstance(hosts, list) else []
-    if address in EVERYWHERE:
-        known = ["*"]
-    elif address not in known:
-        known.append(address)
+    known = FLAGS["server.allowedHosts"]
+    own = name_this_machine() if address in EVERYWHERE else [address]
+    return list(dict.fromkeys([*(known if isinstance(known, list) else []), *own, *hosts]))  # type: ignore[list-item]
+
+
+def build_command(port: int, address: str = "127.0.0.1", hosts: Sequence[str] = ()) -> list[str]:
+    """Command that serves the app at an address and port, under the names of `list_hosts`."""
     flags: dict[str, Flag] = {
         **FLAGS,
         "server.port": port,
         "server.address": address,
-        "server.allowedHosts": known,
+        "server.allowedHosts": list_hosts(address, hosts),
     }
     arguments = [argument for name, value in flags.items() for argument in write_flag(name, value)]
     return [sys.executable, "-m", "streamlit", "run", str(files("workbench") / "app.py"), *arguments]

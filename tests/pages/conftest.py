@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 from pages import session
 from probes.errors import UserError
 from probes.facts import Fact
-from workbench import library, pipeline
+from workbench import interrupting, library, pipeline
 from workbench.answers import Condition, Found, Prediction
 from workbench.runs import Run, save_run
 from workbench.settings import Question, Settings
@@ -86,6 +86,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, build_run: Callable[..., Run]) -> Iter
     for name in ("open_engine", "ask", "trace", "check_node"):
         monkeypatch.setattr(pipeline, name, getattr(fake, name))
     monkeypatch.setattr(library, "read_shipped_facts", lambda: FACTS)
+    monkeypatch.setattr(interrupting, "import_libraries", lambda tick: None)
     session.open_jobs.clear()
     session.hold_engine.clear()
     yield fake

@@ -100,17 +100,17 @@ def test_the_worker_outlives_a_failure(jobs: Jobs) -> None:
     assert wait_for(jobs.submit("me", "Then", lambda tick: 1)).result == 1
 
 
-def test_only_the_owner_finds_a_job(jobs: Jobs) -> None:
+def test_a_job_is_found_by_its_number_alone_which_nobody_guesses(jobs: Jobs) -> None:
     job = wait_for(jobs.submit("me", "Mine", lambda tick: 1))
-    assert jobs.find("me", job.id) is job
-    assert jobs.find("you", job.id) is None
-    assert jobs.find("me", "unknown") is None
+    assert jobs.find(job.id) is job
+    assert jobs.find("unknown") is None
+    assert len(job.id) == 32
 
 
 def test_finished_jobs_are_bounded(jobs: Jobs) -> None:
     done = [wait_for(jobs.submit("me", str(number), lambda tick: 1)) for number in range(8)]
     wait_for(jobs.submit("me", "last", lambda tick: 1))
-    assert sum(jobs.find("me", job.id) is not None for job in done) <= 3
+    assert sum(jobs.find(job.id) is not None for job in done) <= 3
 
 
 def test_the_queue_is_bounded(jobs: Jobs) -> None:
@@ -121,6 +121,43 @@ def test_the_queue_is_bounded(jobs: Jobs) -> None:
     gate.set()
     for job in held:
         wait_for(job)
+
+
+def test_one_owner_cannot_fill_the_queue() -> None:
+    jobs, gate = Jobs(waiting=4, each=2), threading.Event()
+    held = [jobs.submit("me", str(number), wait_at(gate)) for number in range(2)]
+    with pytest.raises(UserError, match="of your work"):
+        jobs.submit("me", "one more", lambda tick: 1)
+    held.append(jobs.submit("you", "another's", lambda tick: 1))
+    held[1].cancel()
+    held.append(jobs.submit("me", "in place of the cancelled one", lambda tick: 1))
+    gate.set()
+    assert [wait_for(job).state for job in held] == [State.DONE, State.CANCELLED, State.DONE, State.DONE]
+    jobs.close()
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), MemoryError(), RecursionError()])
+def test_the_worker_outlives_whatever_is_raised(jobs: Jobs, error: BaseException) -> None:
+    def fail(tick: Tick) -> None:
+        raise error
+
+    assert wait_for(jobs.submit("me", "Crash", fail)).state is State.FAILED
+    assert wait_for(jobs.submit("you", "Then", lambda tick: 1)).result == 1
+
+
+def test_the_time_left_follows_the_pace_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("workbench.jobs.time.monotonic", lambda: now[0])
+    job = Job("1", "me", "Trace", None)
+    job.tick("loading", 0, 3)
+    assert job.left is None
+    for done in range(5):
+        job.tick("edges patched", done, 20)
+        now[0] += 2.0
+    # Four units took 8 s, 16 are left at 2 s each; 2 s have passed since the last tick.
+    assert job.left == pytest.approx(30.0)
+    job.tick("saving", 0, 1)
+    assert job.left is None
 
 
 def test_two_jobs_never_run_at_once(jobs: Jobs) -> None:
@@ -155,3 +192,6 @@ def test_the_holder_keeps_one_value_and_lets_go_before_it_builds() -> None:
     with pytest.raises(UserError):
         holder.fetch("c", refuse)
     assert holder.fetch("c", build("c")) == "c"
+    holder.drop()
+    assert holder.fetch("c", build("c")) == "c"
+    assert built == ["a", "b", "c", "c"]

@@ -8,7 +8,10 @@ from circuits.circuit import UNITS, Circuit, Edge, Move, Node
 from circuits.graph import Component, Kind
 from circuits.parts import KeptPart
 from workbench.settings import ABLATIONS, METHODS, METRICS
-from workbench.views.text import format_score, format_share, show_token
+from workbench.views.text import format_score, format_share, shorten, show_token
+
+# A token of any length is named by its beginning: it stands in every description of its position.
+LONGEST_TOKEN = 80
 
 ROLES = {"q": "query", "k": "key", "v": "value", "in": "input"}
 
@@ -51,7 +54,7 @@ def name_part(component: Component) -> str:
 
 def show_position(position: int, tokens: Sequence[str]) -> str:
     """A position with its token: `position 7 ·Paris`."""
-    token = f" {show_token(tokens[position])}" if position < len(tokens) else ""
+    token = f" {shorten(show_token(tokens[position]), LONGEST_TOKEN)}" if position < len(tokens) else ""
     return f"position {position}{token}"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from circuits.graph import Component, Kind
 from workbench.answers import Condition
 from workbench.runs import Run
-from workbench.views.style import INK, NEGATIVE, POSITIVE
+from workbench.views.style import MOVE, NEGATIVE, POSITIVE
 from workbench.views.text import format_score, shorten, show_line, show_token
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ EXTRA = {Kind.EXPLICIT: "explicit", Kind.LEARNED: "learned", Kind.MLP: "MLP", Ki
 
 
 def style_figure(figure: go.Figure, height: int) -> go.Figure:
-    """Calm defaults: no grid, small margins, dark ink on white."""
+    """Calm defaults: no grid, small margins; paper and ink are left to the page's light or dark theme."""
     figure.update_layout(
         height=height,
         margin={"l": 10, "r": 10, "t": 30, "b": 10},
-        paper_bgcolor="#ffffff",
-        plot_bgcolor="#ffffff",
-        font={"color": INK, "size": 12},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"size": 12},
         showlegend=False,
     )
     figure.update_xaxes(showgrid=False, zeroline=False)
@@ -182,7 +182,7 @@ def draw_curves(curves: dict[str, Any]) -> go.Figure:
         figure.add_trace(
             go.Scatter(x=shares, y=curve["faithfulness"], name=name, mode="lines+markers", line={"color": colour})
         )
-    figure.add_hline(y=1.0, line={"color": INK, "width": 1, "dash": "dot"})
+    figure.add_hline(y=1.0, line={"color": MOVE, "width": 1, "dash": "dot"})
     figure.update_xaxes(type="log", title="% of all edges", tickvals=[0.1, 1, 10, 100])
     figure.update_yaxes(title="faithfulness")
     style_figure(figure, 300)

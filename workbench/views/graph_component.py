@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from workbench.views.drawing import Drawing
-from workbench.views.style import trace_shape
+from workbench.views.style import follow_fill, follow_theme, trace_shape
 from workbench.views.svg import list_legend
 
 
@@ -26,20 +26,29 @@ class Source:
 
 
 def read_source(name: str) -> Source:
-    """The three files `NAME.html`, `NAME.css`, `NAME.js` beside this module."""
+    """The three files `NAME.html`, `NAME.css`, `NAME.js` beside this module; the style begins with `theme.css`."""
     folder = files("workbench.views")
-    return Source(*((folder / f"{name}.{ending}").read_text(encoding="utf-8") for ending in ("html", "css", "js")))
+    html, css, js = ((folder / f"{name}.{ending}").read_text(encoding="utf-8") for ending in ("html", "css", "js"))
+    return Source(html, (folder / "theme.css").read_text(encoding="utf-8") + css, js)
 
 
 def encode_drawing(drawing: Drawing) -> dict[str, Any]:
-    """A drawing as a JSON object, shapes as SVG paths."""
+    """A drawing as a JSON object, shapes as SVG paths, colours those of the page's theme."""
     return {
         "width": drawing.width,
         "height": drawing.height,
         "caption": drawing.caption,
-        "bands": [[b.x, b.y, b.width, b.height, b.fill] for b in drawing.bands],
+        "bands": [[b.x, b.y, b.width, b.height, follow_theme(b.fill)] for b in drawing.bands],
         "lines": [
-            {"d": n.path, "c": n.colour, "w": n.width, "a": n.source, "b": n.target, "r": n.role, "t": n.title}
+            {
+                "d": n.path,
+                "c": follow_theme(n.colour),
+                "w": n.width,
+                "a": n.source,
+                "b": n.target,
+                "r": n.role,
+                "t": n.title,
+            }
             for n in drawing.lines
         ],
         "nodes": [
@@ -49,9 +58,9 @@ def encode_drawing(drawing: Drawing) -> dict[str, Any]:
                 "y": g.y,
                 "d": trace_shape(g.shape, g.width, g.height),
                 "ring": trace_shape(g.shape, g.width + 9, g.height + 9),
-                "fill": g.fill,
-                "ink": g.ink,
-                "stroke": g.stroke,
+                "fill": follow_fill(g.fill, g.ink)[0],
+                "ink": follow_fill(g.fill, g.ink)[1],
+                "stroke": follow_theme(g.stroke),
                 "label": g.label,
                 "t": g.title,
                 "box": g.shape == "box",
@@ -59,13 +68,13 @@ def encode_drawing(drawing: Drawing) -> dict[str, Any]:
             }
             for g in drawing.glyphs
         ],
-        "texts": [[t.x, t.y, t.text, t.size, t.colour, t.anchor, t.angle] for t in drawing.texts],
+        "texts": [[t.x, t.y, t.text, t.size, follow_theme(t.colour), t.anchor, t.angle] for t in drawing.texts],
         "legend": [
             {
                 "line": shape if shape in ("line", "dash") else "",
                 "d": "" if shape in ("line", "dash") else trace_shape(shape, 16, 12 if shape == "box" else 14),
-                "fill": fill,
-                "stroke": stroke,
+                "fill": follow_theme(fill) if shape in ("line", "dash") else follow_fill(fill, "")[0],
+                "stroke": follow_theme(stroke),
                 "text": caption,
             }
             for shape, fill, stroke, caption in list_legend(drawing)

@@ -39,6 +39,29 @@ STYLES: dict[Kind, Style] = {
 }
 
 
+# Colours that follow the page's light or dark theme on the screen (`theme.css`); paper keeps the ones above.
+THEMED = {
+    POSITIVE: "var(--positive)",
+    NEGATIVE: "var(--negative)",
+    MOVE: "var(--move)",
+    INK: "var(--ink)",
+    FAINT: "var(--faint)",
+    BAND: "var(--band)",
+    LINE: "var(--rule)",
+}
+
+
+def follow_theme(colour: str) -> str:
+    """A colour of a line, text or band as the page's theme has it."""
+    return THEMED.get(colour, colour)
+
+
+def follow_fill(fill: str, ink: str) -> tuple[str, str]:
+    """Fill and ink of a node: plain ones turn with the theme, a kind's own colour and what is legible on it stay."""
+    plain = {"#ffffff": ("var(--paper)", "var(--ink)"), INK: ("var(--ink)", "var(--paper)")}
+    return plain.get(fill, (fill, ink))
+
+
 def pick_colour(score: float) -> str:
     """Colour of a signed score."""
     return NEGATIVE if score < 0 else POSITIVE
