@@ -149,7 +149,11 @@ def build_twin(model: Model) -> Twin | None:
     A twin that does not give the model's own logits is none either: it is compared on a few tokens.
     """
     original = model.bridge.original_model
-    if original.config.model_type not in FAMILIES or model.attention is None or getattr(original, "hf_device_map", 0):
+    if (
+        original.config.model_type not in FAMILIES
+        or model.attention is None
+        or getattr(original, "hf_device_map", None)
+    ):
         return None
     network = share_weights(original)
     if network is None:
