@@ -6,7 +6,8 @@ prompt of 128, greedy, with a key-value cache on both sides. *explicit* finds 5 
 (3 retrievals: sentence encoder, exact search, memories read from a bank on disk, none held at the start); *text* has
 the 5 references of the first retrieval before its prompt and finds nothing, so retrieval counts against explicit
 memory alone; *text that was found* counts the one retrieval that text needs as well; *ready* is explicit with the
-retrievals left out. Ratios above 1: explicit is faster.
+retrievals left out. Ratios above 1: explicit is faster. Both sides decode on the twin without hook points
+(`probes/decoding.py`), as `memory-circuits generate` does; *with hooks* is the text side on the hooked model.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from options import build_models, describe, read_options
 from shapes import measure, print_table, run_forward
 
 from probes.attachments import Attachment, ExplicitBlocks
+from probes.decoding import Twin, build_twin
 from probes.explicit import fetch_memories
 from probes.memory_bank import open_bank
 from probes.models import Model
 from probes.reading import Reader
 from probes.writing import Recipe, choose_first_half
 from workbench.demo.clusters import load_encoder
-from workbench.generation import Decoding, generate
+from workbench.generation import Choose, Decoding, generate
 from workbench.memory.cache import MemoryCache
 from workbench.memory.documents import list_files
 from workbench.memory.retrieval import Recaller, Retriever
@@ -97,9 +99,9 @@ def compare_reading(model: Model, retriever: Retriever, options: argparse.Namesp
     return {"bare forward, s": row["bare"], "reading 5 memories / bare": row["reading"] / row["bare"]}
 
 
-def decode(model: Model, ids: list[int], tokens: int, recaller: Recaller | None = None) -> int:
+def decode(model: Model, ids: list[int], tokens: int, choose: Choose | None, twin: Twin | None) -> int:
     """Generate; returns how many tokens came."""
-    return sum(1 for _ in generate(model, ids, Decoding(tokens), recaller))
+    return sum(1 for _ in generate(model, ids, Decoding(tokens), choose, twin=twin))
 
 
 def compare_decoding(model: Model, retriever: Retriever, options: argparse.Namespace) -> dict[str, object]:
@@ -115,11 +117,13 @@ def compare_decoding(model: Model, retriever: Retriever, options: argparse.Names
     def ready(tokens: object, start: int, end: int) -> ExplicitBlocks:
         return blocks
 
+    twin = build_twin(model)
     row = measure(
         {
-            "explicit": lambda: decode(model, ids, options.tokens, start_recaller(model, retriever)),
-            "ready": lambda: sum(1 for _ in generate(model, ids, Decoding(options.tokens), ready)),
-            "text": lambda: decode(model, whole, options.tokens),
+            "explicit": lambda: decode(model, ids, options.tokens, start_recaller(model, retriever), twin),
+            "ready": lambda: decode(model, ids, options.tokens, ready, twin),
+            "text": lambda: decode(model, whole, options.tokens, None, twin),
+            "hooked": lambda: decode(model, whole, options.tokens, None, None),
             "retrieval": lambda: start_recaller(model, retriever)(ids, PROMPT - CHUNK, PROMPT),
         },
         options.repeats,
@@ -127,6 +131,7 @@ def compare_decoding(model: Model, retriever: Retriever, options: argparse.Names
     )
     return {
         "text, tokens/s": options.tokens / row["text"],
+        "text with hooks, tokens/s": options.tokens / row["hooked"],
         "explicit, tokens/s": options.tokens / row["explicit"],
         "one retrieval, s": row["retrieval"],
         "explicit / text": row["text"] / row["explicit"],

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probes.attachments import NOTHING, Attachment, ExplicitBlocks
@@ -139,19 +139,40 @@ class Reader:
         return z + read.to(z.dtype)
 
 
-def flatten_slots(model: Model, explicit: ExplicitBlocks, index: int) -> Slots | None:
-    """All blocks of a memory layer side by side, slots that are absent everywhere left out; None when none is left."""
-    assert model.attention is not None
+def join_slots(
+    explicit: ExplicitBlocks, index: int
+) -> (
+    tuple[
+        Float[Tensor, "rows kv_head slot d_head"],
+        Float[Tensor, "rows kv_head slot d_head"],
+        Bool[Tensor, "rows kv_head slot"] | None,
+    ]
+    | None
+):
+    """Keys, values and absence of all blocks of a memory layer side by side, slots absent everywhere left out.
+
+    None when no slot is left; absence is None where every slot is there.
+    """
     keys, values = (part[:, index].transpose(1, 2).flatten(2, 3) for part in (explicit.keys, explicit.values))
     absent = explicit.absent[:, index].transpose(1, 2).flatten(2, 3)
     there = ~absent.all(dim=0).all(dim=0)
     if not bool(there.any()):
         return None
-    keys, values, absent = keys[:, :, there], values[:, :, there], absent[:, :, there]
+    absent = absent[:, :, there]
+    return keys[:, :, there], values[:, :, there], absent if bool(absent.any()) else None
+
+
+def flatten_slots(model: Model, explicit: ExplicitBlocks, index: int) -> Slots | None:
+    """What a memory layer reads (`join_slots`), ready for its hooks; None when there is nothing."""
+    assert model.attention is not None
+    if (joined := join_slots(explicit, index)) is None:
+        return None
+    keys, values, absent = joined
     dtype = model.final_norm.weight.dtype
-    bias = torch.zeros(absent.shape, dtype=dtype, device=keys.device).masked_fill(absent, torch.finfo(dtype).min)
+    bias = None
+    if absent is not None:
+        bias = torch.zeros(absent.shape, dtype=dtype, device=keys.device)
+        bias = bias.masked_fill(absent, torch.finfo(dtype).min)[:, :, None]
     return Slots(
-        (keys * model.attention.scale).to(dtype).transpose(2, 3).contiguous(),
-        values.to(dtype).contiguous(),
-        bias[:, :, None] if bool(absent.any()) else None,
+        (keys * model.attention.scale).to(dtype).transpose(2, 3).contiguous(), values.to(dtype).contiguous(), bias
     )

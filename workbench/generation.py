@@ -24,6 +24,7 @@ from workbench.memory.cache import CHUNK_TOKENS, list_retrievals
 
 if TYPE_CHECKING:
     from probes.attachments import BankBlocks, ExplicitBlocks
+    from probes.decoding import Twin
     from probes.models import Hook, Model
 
 # From all tokens so far and the query's start and end to the memories that the chunk reads.
@@ -54,48 +55,76 @@ class Decoding:
             )
 
 
+@dataclass(slots=True)
+class HookedText:
+    """A text in progress on the model with hook points; the same two steps as `probes/decoding.py` has on the twin."""
+
+    model: Model
+    cache: Any = None
+    hooks: Sequence[Hook] = ()
+
+    def start(self) -> None:
+        """Begin a new text with nothing attached."""
+        self.cache, self.hooks = self.model.start_cache(), ()
+
+    def attach(self, attachment: Attachment) -> None:
+        """What is read from now on."""
+        self.hooks = Reader(self.model, attachment).list_hooks()
+
+    def read(self, tokens: Sequence[int]) -> Float[Tensor, " d_vocab"]:
+        """Logits after the last of these tokens, which the text is extended by."""
+
+        def keep_last(stream: Tensor, hook: object) -> Tensor:
+            return stream[:, -1:]
+
+        hooks = [*self.hooks, ("unembed.hook_in", keep_last)]
+        with torch.no_grad():
+            return self.model.run(torch.tensor([list(tokens)]), hooks, self.cache)[0, -1].float()
+
+
 def generate(
-    model: Model, ids: Sequence[int], decoding: Decoding, choose: Choose | None = None, fetch: Fetch | None = None
+    model: Model,
+    ids: Sequence[int],
+    decoding: Decoding,
+    choose: Choose | None = None,
+    fetch: Fetch | None = None,
+    twin: Twin | None = None,
 ) -> Iterator[int]:
     """Tokens that follow `ids`, one at a time, up to `decoding.tokens` or the end of the text (that token included).
 
     `choose` gives each chunk its memories and `fetch` its blocks; without both there are no chunks and no hooks: the
-    base model. Raises UserError as `Decoding.check` does.
+    base model. On a `twin` (`probes/decoding.py`) it is faster; blocks are not read there. Raises UserError as
+    `Decoding.check` does.
     """
     decoding.check(model, len(ids))
     queries = list_retrievals(len(ids), decoding.tokens, decoding.chunk)
     source = torch.Generator().manual_seed(decoding.seed)
-    text, cache = list(ids), model.start_cache()
-    chunked = choose is not None or fetch is not None
+    text, chunked = list(ids), choose is not None or fetch is not None
+    hooked = HookedText(model) if twin is None or fetch is not None else None
+    decoder = hooked or twin
+    assert decoder is not None
+    decoder.start()
 
-    def attach() -> list[Hook]:
+    def attach() -> None:
         query = next(queries)
-        explicit, bank = choose and choose(text, *query), fetch and fetch(text, *query)
-        return Reader(model, Attachment(explicit, bank)).list_hooks()
+        explicit = choose(text, *query) if choose is not None else None
+        if hooked is not None:
+            hooked.attach(Attachment(explicit, fetch(text, *query) if fetch is not None else None))
+        elif twin is not None:
+            twin.attach(explicit)
 
-    hooks: list[Hook] = []
     for piece in [ids[at : at + decoding.chunk] for at in range(0, len(ids), decoding.chunk)] if chunked else [ids]:
-        hooks = attach() if chunked else []
-        logits = read_piece(model, piece, hooks, cache)
+        if chunked:
+            attach()
+        logits = decoder.read(piece)
     for count in range(1, decoding.tokens + 1):
         text.append(draw_token(logits, decoding.temperature, source))
         yield text[-1]
         if text[-1] in model.ends or count == decoding.tokens:
             return
         if chunked and count % decoding.chunk == 0:
-            hooks = attach()
-        logits = read_piece(model, text[-1:], hooks, cache)
-
-
-def read_piece(model: Model, tokens: Sequence[int], hooks: Sequence[Hook], cache: Any) -> Float[Tensor, " d_vocab"]:
-    """Logits after the last of these tokens; the cache is extended by all of them."""
-
-    def keep_last(stream: Tensor, hook: object) -> Tensor:
-        return stream[:, -1:]
-
-    with torch.no_grad():
-        logits = model.run(torch.tensor([list(tokens)]), [*hooks, ("unembed.hook_in", keep_last)], cache)
-    return logits[0, -1].float()
+            attach()
+        logits = decoder.read(text[-1:])
 
 
 def draw_token(logits: Float[Tensor, " d_vocab"], temperature: float, source: torch.Generator) -> int:

@@ -17,6 +17,7 @@ from probes.bank import Bank
 from probes.facts import Fact
 from probes.memory_bank import MemoryBank
 from workbench.banks.measuring import list_block_bytes, measure_width
+from workbench.banks.reading import is_shipped
 from workbench.costs.formats import (
     TERA,
     Usage,
@@ -98,7 +99,8 @@ def list_places(
         )
     trained = [fact for fact in facts if fact.occurrences > 0]
     if bank is not None:
-        places += list_levels(shape, bank, usage, count(trained))
+        # Which facts lie in a bank of one's own is not known.
+        places += list_levels(shape, bank, usage, count(trained) if is_shipped(bank) else None)
     places.append(
         Place(
             "anchor",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from circuits.intervals import estimate_mean
 from circuits.problem import record_run
@@ -16,9 +19,12 @@ from probes.bank import GENERIC, fetch_blocks, load_bank
 from probes.facts import Fact, load_facts
 from probes.models import load_model
 from tests.small_world import write_world
+from workbench.banks import encoding
 from workbench.banks.blocking import Blocking, Scorer, draw_control, group_facts, measure_blocking
+from workbench.banks.routing import Router, Vectors, list_tensors
 from workbench.cli import main
 from workbench.commands.blocking import parse_block
+from workbench.memory.search import Encoder
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +138,33 @@ def test_the_command(world: Path, capsys: pytest.CaptureFixture[str], monkeypatc
         assert main([*base, *arguments]) == 2
         assert message in capsys.readouterr().err
     assert parse_block("2:17", "--block") == (2, 17)
+
+
+def test_facts_of_ones_own_are_routed_and_the_shipped_ones_are_not_taken_for_theirs(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bank with a router of its own: its facts come from a table, by that router; without one it is refused."""
+    shutil.copytree(world / "bank", tmp_path / "bank")
+    centroids = np.eye(2, dtype=np.float32), np.array([[1, 0.1], [1, -0.1], [0.1, 1], [-0.1, 1]], np.float32)
+    save_file(dict(list_tensors(Router(centroids, 2))), tmp_path / "bank" / "router.safetensors")
+
+    def encode(texts: Sequence[str]) -> Vectors:
+        return np.array([[0.1, 0.9] if "Italy" in text else [0.9, 0.1] for text in texts], np.float32)
+
+    monkeypatch.setattr(encoding, "DEFAULT_ENCODER", Encoder("places", encode))
+    encoding.open_encoder.cache_clear()
+    rows = [
+        {"id": name, "subject": name, "relation": "capital", "object": city, "prompt": f"The capital of {name} is",
+         "answer": f" {city}"}
+        for name, city in (("Italy", "Rome"), ("France", "Paris"), ("Anna", "Oslo"))
+    ]  # fmt: skip
+    (tmp_path / "facts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    start = ["bank", "block", "--model", str(world / "model"), "--bank", str(tmp_path / "bank"), "--json"]
+    asked = [*start, "--matching", "Rome is the capital of Italy.", "--facts", str(tmp_path / "facts.jsonl")]
+    assert main(asked) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "clusters 1 > 2" in found["blocked"]
+    assert {row["group"]: row["n"] for row in found["rows"]} == {"target": 1, "same relation": 2}
+    assert main([*start, "--level", "1"]) == 2
+    assert "give facts of your own with --facts" in capsys.readouterr().err
+    encoding.open_encoder.cache_clear()

@@ -77,6 +77,32 @@ def test_a_chosen_code_can_be_trained(width: int, vectors: int) -> None:
     assert 16 * code.least <= vectors and read_code(code.name, width) == code
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_papers_code_trains_whole() -> None:
+    """OPQ20x80-Residual2x14-PQ8x10 on little more than its fewest vectors (2^14): 14 bytes, and what they give back.
+
+    Vectors of 80 numbers that lie near 20 directions, as keys of a head do; held-out ones were not trained on.
+    """
+    code, draw = read_code(PAPER_CODE, 80), np.random.default_rng(0)
+    directions = draw.normal(size=(20, 80))
+    drawn = draw.normal(size=(20_000 + 2000, 20)) @ directions + 0.3 * draw.normal(size=(22_000, 80))
+    trained, held_out = drawn[:20_000].astype(np.float32), drawn[20_000:].astype(np.float32)
+    assert code.least == 2**14 < len(trained)
+    quantiser = Quantiser(code, trained, 0)
+    tables = quantiser.list_tables()
+    book = Codebook(code, tables["rotation"], tables["coarse"], tables["fine"])
+    errors = []
+    for vectors in (trained, held_out):
+        codes = quantiser.encode(vectors)
+        assert codes.shape == (len(vectors), 14) and codes.dtype == np.uint8
+        decoded = book.decode(torch.from_numpy(codes)).numpy()
+        assert np.allclose(decoded, quantiser.index.sa_decode(codes), atol=1e-4)
+        errors.append(float(((decoded - vectors) ** 2).sum() / (vectors**2).sum()))
+    print(f"squared error / squared length: {errors[0]:.4f} on trained vectors, {errors[1]:.4f} on held-out ones")
+    assert 0 < errors[0] < errors[1] < 1
+
+
 @given(st.integers(1, 16), st.lists(st.integers(0, 2**16 - 1), min_size=1, max_size=12))
 @settings(max_examples=60, deadline=None)
 def test_unpacking_undoes_packing(width: int, numbers: list[int]) -> None:

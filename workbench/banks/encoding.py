@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from probes.errors import UserError
+from probes.models import quieten_libraries
 from workbench.banks.routing import Vectors
 from workbench.demo.clusters import ENCODER
 from workbench.memory.search import DEFAULT_ENCODER, Encoder
@@ -19,6 +20,7 @@ def open_encoder(name: str = ENCODER) -> Encoder:
 
     Raises UserError when the extra is not installed, or there is no such encoder.
     """
+    quieten_libraries()
     if name == ENCODER:
         return DEFAULT_ENCODER
     try:

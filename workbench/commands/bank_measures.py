@@ -66,7 +66,7 @@ def tabulate_caches(document: dict[str, Any]) -> str:
     rows = [
         [
             row["exponent"],
-            f"{row['cache'] / 1e6:,.1f}",
+            f"{row['cache'] / 1e6:,.4g}",
             ", ".join(f"{hit:.1%}" for hit in row["hits"]),
             f"{row['ms']:.4g}",
         ]
@@ -95,10 +95,15 @@ def declare_specificity(parser: argparse.ArgumentParser) -> None:
 def list_tasks(options: argparse.Namespace, engine: Engine) -> list[Task]:
     """Tasks of the table, or the shipped ones: exercises need language alone (0), facts are specific (5)."""
     from probes.facts import Fact, read_rows
-    from workbench.banks.reading import route_texts
+    from workbench.banks.reading import is_shipped, route_texts
     from workbench.banks.specificity import Task
 
     assert engine.bank is not None
+    if not options.tasks and not is_shipped(engine.bank):
+        raise UserError(
+            f"the shipped facts do not lie in {engine.bank.folder}: give tasks of your own with --tasks (task, score, "
+            "prompt, answer)"
+        )
     path = Path(options.tasks).expanduser() if options.tasks else find_shipped() / "abstract.parquet"
     groups: dict[str, tuple[float, list[Fact]]] = {}
     rows = read_rows(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,12 @@ def declare_block(parser: argparse.ArgumentParser) -> None:
         choices=("nothing", "generic"),
         default="nothing",
         help="what is read in place of a blocked block (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--facts",
+        metavar="FILE",
+        help="a .csv, .jsonl or .parquet table: id, subject, relation, object, prompt, answer; its prompts are routed "
+        "(default: the shipped facts, which lie in the shipped bank alone)",
     )
     parser.add_argument("--model", metavar="NAME|FOLDER", default=DEFAULTS.model, help="(default: %(default)s)")
     parser.add_argument("--bank", metavar="auto|FOLDER", default=DEFAULTS.bank, help="(default: %(default)s)")
@@ -93,6 +100,32 @@ def choose_blocking(options: argparse.Namespace, engine: Engine, facts: list[Fac
     return blocking, [fact for fact in facts if blocking.list_levels(fact.cluster_path, bank.branching)]
 
 
+def list_asked(options: argparse.Namespace, engine: Engine) -> list[Fact]:
+    """Facts with the paths that they read: those of the table, routed, else the shipped ones that were trained.
+
+    Raises UserError for a bank that the shipped facts' paths do not belong to, and a table that cannot be read.
+    """
+    from workbench.banks.reading import is_shipped, route_texts
+
+    assert engine.bank is not None
+    if options.facts:
+        from probes.facts import build_fact, read_rows, refuse_duplicates
+
+        facts = [build_fact(row, {}) for row in read_rows(Path(options.facts).expanduser())]
+        refuse_duplicates(facts)
+        if not facts:
+            raise UserError(f"{options.facts} has no rows: give one fact a row")
+        paths = route_texts(engine.bank, [fact.prompt for fact in facts])
+        return [replace(fact, cluster_path=path) for fact, path in zip(facts, paths, strict=True)]
+    if not is_shipped(engine.bank):
+        raise UserError(
+            f"the shipped facts do not lie in {engine.bank.folder}: give facts of your own with --facts "
+            "(id, subject, relation, object, prompt, answer)"
+        )
+    depth = len(engine.bank.clusters)
+    return [fact for fact in engine.facts if len(fact.cluster_path) == depth and fact.occurrences != 0]
+
+
 def find_document(engine: Engine, name: str) -> str:
     """Text of a document that facts come from. Raises UserError when there is none."""
     for fact in engine.facts:
@@ -115,8 +148,7 @@ def block_bank(options: argparse.Namespace) -> Answer:
         engine = pipeline.open_engine(settings, tick)
         if engine.bank is None:
             raise UserError("no bank is attached to this model: give --bank FOLDER")
-        depth = len(engine.bank.clusters)
-        facts = [fact for fact in engine.facts if len(fact.cluster_path) == depth and fact.occurrences != 0]
+        facts = list_asked(options, engine)
         blocking, targets = choose_blocking(options, engine, facts)
         rows = measure_blocking(
             engine.model,

@@ -222,7 +222,7 @@ def describe_fetches(fetcher: Fetcher | None) -> str:
     if fetcher is None:
         return ""
     rows = [[f"{fetch.start}-{fetch.end}", fetch.note] for fetch in fetcher.fetches]
-    return f"\n{format_table(('routed tokens', 'blocks read'), rows, width=100)}"
+    return f"\n\n{format_table(('routed tokens', 'blocks read'), rows, width=100)}"
 
 
 def generate_text(options: argparse.Namespace) -> Answer:
@@ -231,6 +231,7 @@ def generate_text(options: argparse.Namespace) -> Answer:
         raise UserError("the prompt is empty: type some text")
     if options.memories < 0:
         raise UserError(f"--memories is {options.memories}: give 0 for none, or more")
+    from probes.decoding import build_twin
     from probes.models import load_model
     from workbench.cases import read_text
     from workbench.generation import generate
@@ -245,7 +246,8 @@ def generate_text(options: argparse.Namespace) -> Answer:
         ids, decoding = model.encode(prompt), read_decoding(options)
         decoding.check(model, len(ids))
         recaller, fetcher = open_recaller(options, model, tick), open_fetcher(options, model)
-    tokens = stream_tokens(model, generate(model, ids, decoding, recaller, fetcher), shown=not options.json)
+        twin = build_twin(model) if fetcher is None else None
+    tokens = stream_tokens(model, generate(model, ids, decoding, recaller, fetcher, twin), shown=not options.json)
     ended = tokens[-1] in model.ends
     document = {
         "model": model.describe(),

@@ -254,10 +254,15 @@ def train_block_bank(options: argparse.Namespace) -> Answer:
         ("sentences that reach their cluster", record["sentences_that_reach_their_cluster"]),
         ("numbers fetched", record["numbers_fetched"]),
         ("numbers kept", record["numbers_kept"]),
-        *((f"loss, {mode} blocks", f"{loss:.4f} nats a token") for mode, loss in record["loss"].items()),
+        *((f"loss, {name_mode(mode)}", f"{loss:.4f} nats a token") for mode, loss in record["loss"].items()),
         ("next", f'memory-circuits ask --model {model} --bank {options.out} --prompt "..."'),
     ]
     return Answer({"folder": options.out, **record}, format_pairs(pairs))
+
+
+def name_mode(mode: str) -> str:
+    """A reading mode in words."""
+    return {"none": "without blocks", "wrong": "blocks of a wrong cluster"}.get(mode, f"{mode} blocks")
 
 
 def declare_merge(parser: argparse.ArgumentParser) -> None:
