@@ -25,7 +25,7 @@ FEW = ["findings", "--facts", "24", "--device", "cpu"]
 def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = write_world(tmp_path_factory.mktemp("planted") / "shipped")
     patch = pytest.MonkeyPatch()
-    for module in ("library", "engine", "findings.forgetting"):
+    for module in ("library", "engine", "findings.tags"):
         patch.setattr(f"workbench.{module}.find_shipped", lambda: folder)
     yield
     patch.undo()
