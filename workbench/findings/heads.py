@@ -75,9 +75,9 @@ def judge_induction(study: Study) -> Finding:
     for head, score in tagged:
         own = index[head]
         rows.append(Row(f"{head}: induction score", score.value, score.n, "texts", "attention", score.low, score.high))
-        rows.append(
-            Row(f"{head}: index", own.index, len(study.components.layout.facts), "facts", "share", own.low, own.high)
-        )
+        if own.label != "inert":
+            facts = len(study.components.layout.facts)
+            rows.append(Row(f"{head}: index", own.index, facts, "facts", "share", own.low, own.high))
         verdicts = [one.verdict for one in classes if find_head(one) == head]
         judged = [verdict for verdict in verdicts if verdict != "undecided"]
         share = sum(verdict == "abstract" for verdict in judged) / len(judged) if judged else None
