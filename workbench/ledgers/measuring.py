@@ -167,18 +167,20 @@ def read_tokens(engine: Engine, laid: Laid, form: Format) -> Reader:
     if form.kind == "text":
         decode = lru_cache(maxsize=None)(engine.model.decode)
         return lambda name: decode(laid.behind[parse_component(name, layers).part])
-    if form.kind != "explicit" or laid.explicit is not None or form.index >= len(laid.found):
+    source, block = laid.explicit or engine.memories, laid.written
+    if laid.explicit is None and form.kind == "explicit" and form.index < len(laid.found):
+        block = describe_block(engine, laid.found[form.index])
+    if form.kind != "explicit" or block is None or source is None:
         return lambda _: ""
-    assert engine.memories is not None
-    block = describe_block(engine, laid.found[form.index])
-    group, memory_layers = engine.model.heads // engine.model.kv_heads, engine.memories.layers
+    tokens, places = block["tokens"], block["kept"]
+    group, memory_layers = engine.model.heads // engine.model.kv_heads, source.layers
 
     def read(name: str) -> str:
         part = parse_component(name, layers)
         if part.layer not in memory_layers:
             return ""
-        kept = block["kept"][memory_layers.index(part.layer)][part.head // group][part.part]
-        return str(block["tokens"][kept]) if 0 <= kept < len(block["tokens"]) else ""
+        kept = places[memory_layers.index(part.layer)][part.head // group][part.part]
+        return str(tokens[kept]) if 0 <= kept < len(tokens) else ""
 
     return read
 
