@@ -63,9 +63,10 @@ def contrast(
     first_draws: Float[np.ndarray, "resample one"],
     second_draws: Float[np.ndarray, "resample other"],
 ) -> Contrast:
-    """Both effect sizes, and percentiles 2.5 and 97.5 of delta over resamples in which both groups are drawn alike."""
+    """Both effect sizes; delta's interval is 1.96 standard deviations over resamples that both groups share."""
     draws = np.array([measure_delta(a, b) for a, b in zip(first_draws, second_draws, strict=True)])
     draws = draws[~np.isnan(draws)]
-    low, high = (float(np.percentile(draws, q)) for q in (2.5, 97.5)) if draws.size else (None, None)
-    sizes = int((~np.isnan(first)).sum()), int((~np.isnan(second)).sum())
-    return Contrast(measure_delta(first, second), low, high, measure_g(first, second), *sizes)
+    delta, reach = measure_delta(first, second), 1.96 * float(draws.std()) if draws.size else None
+    low, high = (None, None) if reach is None else (max(-1.0, delta - reach), min(1.0, delta + reach))
+    first, second = first[~np.isnan(first)], second[~np.isnan(second)]
+    return Contrast(delta, low, high, measure_g(first, second), first.size, second.size)

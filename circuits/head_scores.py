@@ -189,6 +189,26 @@ def measure_induction(model: Model, count: int, batch: int, seed: int, tick: Tic
     return np.concatenate(found)
 
 
+def measure_matching(model: Model, passages: Sequence[Passage], batch: int, tick: Tick) -> NDArray[np.float64]:
+    """Attention, at the prediction of each target, to tokens after earlier times of the last token, [text layer head].
+
+    The induction score on texts that repeat something by themselves. A target whose last token did not occur before
+    counts as 0.
+    """
+    found = np.zeros((len(passages), model.layers, model.heads))
+    for first in range(0, len(passages), batch):
+        some = passages[first : first + batch]
+        tick("attention after earlier times", first, len(passages))
+        record, _ = record_run(model, pad_tokens([passage.ids for passage in some]), NOTHING, attention=True)
+        patterns = read_patterns(record, model.layers).double().cpu().numpy()
+        for place, passage in enumerate(some):
+            for target in passage.targets:
+                last = passage.ids[target - 1]
+                sources = [p + 1 for p in range(target - 1) if passage.ids[p] == last]
+                found[first + place] += patterns[place, :, :, target - 1][..., sources].sum(-1) / len(passage.targets)
+    return found
+
+
 def estimate_heads(values: Float[np.ndarray, "text layer head"], seed: int) -> list[list[Estimate]]:
     """Mean of every head over texts, with its interval, by layer and head."""
     flat = values.reshape(len(values), -1)

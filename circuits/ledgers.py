@@ -7,7 +7,7 @@
    an integrated gradient along the format's strength). An explicit memory's parts are its slots as each head reads
    them, a bank level's its units (of learned key-values a layer's read), a text's the attention edges from its
    positions, renormalised. Where a slot or edge competes in a softmax, what a head loses with the whole memory or text
-   is exact and divided exactly: `weight . (value - read) / (1 - weight of all)`.
+   is exact and divided exactly: `weight . (value - what the head would read without all of them)`.
 3. What is then missing of the share is the format's residual: effects beyond the two gradients, and what has no part
    (the shift of positions by a text, LoRA blocks).
 """
@@ -97,8 +97,9 @@ def share_slots(
             elif number & bit:
                 mean = average_heads(heads, number, bit, layer)
                 rest = (1 - weight[place].sum(dim=-1, keepdim=True)).clamp_min(SMALLEST_REST)
-                slope = torch.einsum("rphd,rhsd->rphs", mean, value) - (mean * read[place]).sum(dim=-1, keepdim=True)
-                total += factor * (weight[place] * slope / rest).sum(dim=1)
+                without = (read[place] - torch.einsum("rphs,rhsd->rphd", weight[place], value)) / rest
+                slope = torch.einsum("rphd,rhsd->rphs", mean, value) - (mean * without).sum(dim=-1, keepdim=True)
+                total += factor * (weight[place] * slope).sum(dim=1)
         layers.append(total)
     return torch.stack(layers, dim=1)
 
@@ -165,10 +166,11 @@ def share_edges(chunk: Chunk, model: Model, asked: Asked, heads: Heads, weights:
             without = align(heads[number & ~bit][layer], asked.texts, length)
             mean = (heads[number][layer] + without) / 2
             kept = pattern[place] * inside[:, None, None].to(pattern) * behind[:, None, :, None].to(pattern)
-            rest = (1 - kept.sum(dim=-1, keepdim=True)).clamp_min(SMALLEST_REST)
+            rest = (1 - kept.sum(dim=-1)).clamp_min(SMALLEST_REST).transpose(1, 2).unsqueeze(-1)
+            without = (read[place] - torch.einsum("rhqk,rkhd->rqhd", kept, value[place])) / rest
             slope = torch.einsum("rqhd,rkhd->rhqk", mean, value[place])
-            slope = slope - (mean * read[place]).sum(dim=-1).transpose(1, 2).unsqueeze(-1)
-            total += float(weights[number & ~bit]) * (kept * slope / rest).sum(dim=2)
+            slope = slope - (mean * without).sum(dim=-1).transpose(1, 2).unsqueeze(-1)
+            total += float(weights[number & ~bit]) * (kept * slope).sum(dim=2)
         layers.append(total)
     return torch.stack(layers, dim=1)
 

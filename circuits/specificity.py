@@ -14,9 +14,10 @@ chapter 11):
 
 each cut off at 0. Their sum estimates the mean square of an effect, so mean^2 is what goes to *everything*, the
 variances what goes to *this relation*, *this fact*, and to how it is put. The *specificity index* is
-fact / (fact + relation + mean^2), in [0, 1]; wording is left out, being noise of the question. Its interval is a
-percentile bootstrap over facts within relations. With one relation, relation and everything cannot be told apart and
-the whole counts as everything.
+fact / (fact + relation + mean^2), in [0, 1]; wording is left out, being noise of the question. Its interval is 1.96
+standard deviations of the index over resamples of the facts within relations (a normal bootstrap interval: facts that
+are drawn with replacement vary less, so that the resamples' own percentiles would lie too low). With one relation,
+relation and everything cannot be told apart and the whole counts as everything.
 
 Classes, by thresholds of ours: *inert* where no fact's mean effect reaches `NEGLIGIBLE` of the largest of any
 component of its kind (a head writes as much as many FFN units do: one floor for all kinds would call every unit inert),
@@ -214,17 +215,21 @@ def measure_specificity(
     floors = find_floors(effects.components, largest, negligible)
     active = np.flatnonzero(largest >= floors)
     draws = draw_indices(effects.values[:, active], layout, seed, resamples)
-    bounds = {int(at): bound_index(draws[:, place]) for place, at in enumerate(active)}
+    index = found.index
+    bounds = {int(at): bound_index(float(index[at]), draws[:, place]) for place, at in enumerate(active)}
     order = np.argsort(-largest, kind="stable")
     return [
         describe(effects.components[at], int(at), means, layout, found, bounds.get(int(at)), floors[at]) for at in order
     ]
 
 
-def bound_index(draws: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Percentiles 2.5 and 97.5 of those that are numbers."""
+def bound_index(index: float, draws: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The index give or take 1.96 standard deviations of its resamples, cut at 0 and 1; None without any."""
     draws = draws[~np.isnan(draws)]
-    return None if not draws.size else (float(np.percentile(draws, 2.5)), float(np.percentile(draws, 97.5)))
+    if not draws.size or np.isnan(index):
+        return None
+    reach = 1.96 * float(draws.std())
+    return max(0.0, index - reach), min(1.0, index + reach)
 
 
 def has_siblings(layout: Layout, reached: Bool[np.ndarray, " fact"]) -> bool:

@@ -3,7 +3,9 @@
 A logistic regression on the standardised stream predicts a label. A probe that is strong enough can learn any labels by
 heart, so it is held against a *control task* (Hewitt and Liang 2019, arXiv 1909.03368): every type (here the fact) gets
 a label drawn at random with the frequencies of the true ones. *Selectivity* is accuracy less accuracy on the control.
-As there, types of the test are types of the training: folds part the wordings of a fact, not the facts.
+As there, types of the test may be types of the training (folds part the wordings of a fact): then a control of 1 says
+that facts can be told apart, and no more. Where folds part the facts, the control falls to chance, and accuracy says
+that a label is read off facts that the probe never saw.
 """
 
 from __future__ import annotations
@@ -88,7 +90,7 @@ def probe_labels(
     if len(set(labels)) < 2:
         raise UserError(f"a probe needs two labels or more, and all {len(labels)} items have the same one")
     if len(set(folds)) < 2:
-        raise UserError("a probe is tested on wordings that it was not trained on: give facts of two wordings or more")
+        raise UserError("a probe is tested on what it was not trained on: give two wordings of a fact or two facts")
     generator = np.random.default_rng(seed)
     accuracy = measure_accuracy(features, labels, folds, strength)
     draws = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -72,6 +72,16 @@ def stack_items(
         assert min(places) >= 0
         streams.append(np.stack([whole[:, place].float().cpu().numpy() for place in places]))
     return np.stack(streams, axis=2)
+
+
+def fold_facts(items: Sequence[Item], label_of: Mapping[str, str], parts: int = 4) -> list[int]:
+    """Fold of every item for a probe: its fact's, the facts of a label being dealt out over the folds."""
+    dealt, folds = Counter[str](), dict[str, int]()
+    for item in items:
+        if item.fact not in folds:
+            folds[item.fact] = dealt[label_of[item.fact]] % parts
+            dealt[label_of[item.fact]] += 1
+    return [folds[item.fact] for item in items]
 
 
 def fold_wordings(items: Sequence[Item]) -> list[int]:

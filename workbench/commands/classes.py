@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
-from workbench.commands.fact_sets import declare_facts, gather_items, read_settings, tell_skipped
+from workbench.commands.fact_sets import declare_facts, gather_known, read_settings, tell_skipped
 from workbench.commands.terminal import clean_text, format_table, show_progress
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def find_classes(options: argparse.Namespace) -> Answer:
 
     with show_progress() as tick:
         engine = pipeline.open_engine(settings, tick)
-        _, items, skipped = gather_items(engine, options, settings)
+        items, skipped = gather_known(engine, options, settings, tick)
         texts = [
             Text((*item.ids, *item.answer_ids), tuple(range(len(item.ids), len(item.ids) + len(item.answer_ids))))
             for item in items
@@ -102,6 +102,8 @@ def find_classes(options: argparse.Namespace) -> Answer:
         "settings": {name: getattr(options, name) for name in names},
         "unit": "nats a unit of a" if options.weight == "gradient" else "nats",
         "texts": len(texts),
+        "facts": len({item.fact for item in items}),
+        "targets": len({item.answer_ids for item in items}),
         "subgraphs": sum(len(circuit.members) for circuit in found),
         "edges_kept": sum(len(one.edges) for one in kept),
         "classes": rows,
@@ -149,10 +151,15 @@ def render(document: dict[str, Any], rows: Sequence[dict[str, Any]], skipped: st
     settings = document["settings"]
     share = f"{settings['threshold']:g}"
     about = (
-        f"{document['edges_kept']} edges of {document['texts']} texts, {document['subgraphs']} subgraphs "
+        f"{document['edges_kept']} edges of {document['texts']} texts on {document['facts']} facts, "
+        f"{document['subgraphs']} subgraphs "
         f"({settings['pieces']}) in {len(document['classes'])} classes; "
         f"weight: {settings['weight']} in {document['unit']}, at least {share} of the text's strongest edge{skipped}"
     )
+    if document["targets"] == 1:
+        about += (
+            "\nall texts have one and the same answer, so no class can be told specific or abstract: give more facts"
+        )
     headings = ("edges (first member)", "rate", "members", "weight", "verdict", "variability", "t_in", "t_out")
     table = format_table(headings, cells) if cells else "no subgraph: choose --pieces edges, or a lower --threshold"
     return f"{about}\n\n{table}"

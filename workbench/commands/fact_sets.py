@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from probes.errors import UserError
 from workbench.commands.questions import DEFAULTS, declare_seed
 from workbench.commands.terminal import clean_text
-from workbench.fact_items import Skipped, build_items, choose_facts
+from workbench.fact_items import Skipped, build_items, choose_facts, keep_known
 from workbench.settings import Settings
 
 if TYPE_CHECKING:
     from circuits.component_effects import Item
     from probes.facts import Fact
+    from probes.progress import Tick
     from workbench.engine import Engine
 
 
@@ -64,6 +65,23 @@ def gather_items(
     if not items:
         raise UserError(f"no fact is left to look at: {describe_skipped(skipped)}")
     return facts, items, skipped
+
+
+def gather_known(
+    engine: Engine, options: argparse.Namespace, settings: Settings, tick: Tick
+) -> tuple[list[Item], list[Skipped]]:
+    """What is run of the chosen facts that the model answers in at least one wording, and which were left out.
+
+    Raises UserError when none is left.
+    """
+    from circuits.component_effects import measure_effects
+
+    _, items, skipped = gather_items(engine, options, settings)
+    kept, unknown = keep_known(items, measure_effects(engine.model, items, tick).known.tolist())
+    skipped += unknown
+    if not kept:
+        raise UserError(f"no fact is left to look at: {describe_skipped(skipped)}")
+    return [items[place] for place in kept], skipped
 
 
 def describe_skipped(skipped: Sequence[Skipped]) -> str:

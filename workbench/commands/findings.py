@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workbench.findings.record import Finding
     from workbench.findings.study import Study
 
-NAMES = ("index", "induction", "blocking", "ledger", "agreement", "heads", "lens", "probe", "classes")
+NAMES = ("index", "index-within", "induction", "blocking", "ledger", "agreement", "heads", "lens", "probe", "classes")
 
 
 def declare_findings(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def list_measures() -> dict[str, Callable[[Study], Finding]]:
     from workbench.findings.classes import count_classes
     from workbench.findings.forgetting import measure_forgetting
     from workbench.findings.heads import describe_heads, judge_induction
-    from workbench.findings.indexes import compare_indexes
+    from workbench.findings.indexes import compare_indexes, compare_inside
     from workbench.findings.origins import check_attribution, divide_by_bucket
     from workbench.findings.readability import probe_positions, read_answers
 
@@ -52,6 +52,7 @@ def list_measures() -> dict[str, Callable[[Study], Finding]]:
             NAMES,
             (
                 compare_indexes,
+                compare_inside,
                 judge_induction,
                 measure_forgetting,
                 divide_by_bucket,
@@ -64,6 +65,16 @@ def list_measures() -> dict[str, Callable[[Study], Finding]]:
             strict=True,
         )
     )
+
+
+def measure(study: Study, name: str, measures: Mapping[str, Callable[[Study], Finding]]) -> Finding:
+    """One finding; where its facts cannot be measured, one that says why."""
+    from workbench.findings.record import UNMEASURED, Finding, Method
+
+    try:
+        return measures[name](study)
+    except UserError as error:
+        return Finding(name, name.capitalize(), "", Method("-", "-", "-"), UNMEASURED, (), (str(error),))
 
 
 def show_findings(options: argparse.Namespace) -> Answer:
@@ -80,7 +91,7 @@ def show_findings(options: argparse.Namespace) -> Answer:
     with show_progress() as tick:
         study = Study(pipeline.open_engine(settings, tick), settings, options.facts, tick)
         measures = list_measures()
-        found = [measures[name](study) for name in NAMES if not options.only or name in options.only]
+        found = [measure(study, name, measures) for name in NAMES if not options.only or name in options.only]
         source = describe_source(study)
     text = render_findings(found, source)
     if options.into is not None:

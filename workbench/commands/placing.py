@@ -18,7 +18,7 @@ from workbench.costs.shapes import read_shape
 from workbench.library import find_shipped
 
 SHOWN = 40
-HEADINGS = ("fact", "usage", "lives in", "entry", "share", "recommended", "saving, TFlops", "if moved now")
+HEADINGS = ("fact", "usage", "answered", "lives in", "entry", "share", "recommended", "saving, TFlops", "if moved now")
 
 
 def declare_place(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +60,17 @@ def place_facts(options: argparse.Namespace) -> Answer:
         placements, refused = place(engine, path, usage, formats, settings, tick=tick)
     low, high = formats.interval
     rows = [
-        [one.fact, one.usage, one.lives, one.entry, one.share, one.recommended, one.saving, one.saving_moved]
+        [
+            one.fact,
+            one.usage,
+            "yes" if one.known else "no",
+            one.lives,
+            one.entry,
+            one.share,
+            one.recommended,
+            one.saving,
+            one.saving_moved,
+        ]
         for one in placements[:SHOWN]
     ]
     moves = Counter((one.lives, one.recommended) for one in placements)
@@ -69,6 +79,10 @@ def place_facts(options: argparse.Namespace) -> Answer:
     if len(placements) > SHOWN:
         lines.append(f"{len(placements) - SHOWN} more facts: --json lists all")
     lines += [f"{count} facts in {lives}, best in {wanted}" for (lives, wanted), count in sorted(moves.items())]
+    if unknown := sum(not one.known for one in placements):
+        lines.append(
+            f"{unknown} facts are not answered with everything attached: what is measured of them is no knowledge"
+        )
     lines += [f"not measured: {clean_text(one.fact)}: {clean_text(one.reason)}" for one in refused[:SHOWN]]
     lines.append(f"explicit memory is the cheapest from {low:.4g} to {high:.6g} reads")
     lines.append(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # What a probe can predict of a fact.
 LABELS = ("object", "relation", "kind")
+FOLDS = ("wordings", "facts")
 
 
 def declare_lens(parser: argparse.ArgumentParser) -> None:
@@ -117,6 +118,13 @@ def declare_probe(parser: argparse.ArgumentParser) -> None:
         "--least", metavar="N", type=int, default=2, help="facts that share a label, at least (default: %(default)s)"
     )
     parser.add_argument(
+        "--folds",
+        choices=FOLDS,
+        default="wordings",
+        help="what a probe is tested on and not trained on: other wordings of the same facts, so that the control may "
+        "be learnt by heart too, or other facts with the same label (default: %(default)s)",
+    )
+    parser.add_argument(
         "--position",
         metavar="last|subject|N",
         action="append",
@@ -133,7 +141,7 @@ def probe_layers(options: argparse.Namespace) -> Answer:
     settings = read_fact_settings(options)
     from probes.linear_probe import probe_labels
     from workbench import pipeline
-    from workbench.readouts import fold_wordings, stack_items
+    from workbench.readouts import fold_facts, fold_wordings, stack_items
 
     positions = list(dict.fromkeys(options.position or ["last"]))
     with show_progress() as tick:
@@ -149,7 +157,8 @@ def probe_layers(options: argparse.Namespace) -> Answer:
                 f"; {describe_skipped(skipped)}"
             )
         labels, types = [label_of[item.fact] for item in items], [item.fact for item in items]
-        features, folds = stack_items(engine, items, positions, tick), fold_wordings(items)
+        features = stack_items(engine, items, positions, tick)
+        folds = fold_wordings(items) if options.folds == "wordings" else fold_facts(items, label_of)
         rows: list[dict[str, Any]] = []
         for position, streams in zip(positions, features, strict=True):
             for depth, stream in enumerate(streams):
@@ -162,7 +171,7 @@ def probe_layers(options: argparse.Namespace) -> Answer:
         "items": len(items),
         "facts": len(set(types)),
         "labels": len(set(labels)),
-        "folds": "wordings",
+        "folds": options.folds,
         "layers": rows,
         "skipped": [asdict(one) for one in skipped],
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
-from workbench.commands.fact_sets import declare_facts, gather_items, read_settings, tell_skipped
+from workbench.commands.fact_sets import declare_facts, gather_known, read_settings, tell_skipped
 from workbench.commands.terminal import format_table, show_progress
 
 
@@ -51,7 +51,7 @@ def find_units(options: argparse.Namespace) -> Answer:
 
     with show_progress() as tick:
         engine = pipeline.open_engine(settings, tick)
-        _, items, skipped = gather_items(engine, options, settings)
+        items, skipped = gather_known(engine, options, settings, tick)
         scores: dict[str, list[Any]] = {}
         for done, item in enumerate(items):
             tick("knowledge neurons", done, len(items))

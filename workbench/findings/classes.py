@@ -34,7 +34,7 @@ def count_classes(study: Study) -> Finding:
     from circuits.intervals import estimate_mean
     from circuits.text_graph import Text
 
-    items, _ = study.choose_items(study.draw_relations(max(4, study.count // 4)), WORDINGS)
+    items, _ = study.choose_items(study.draw_relations(max(4, study.count // 2)), WORDINGS)
     if not items:
         return Finding("classes", TITLE, EXPECTED, HOW, UNMEASURED, (), ("The model gives none of the drawn answers.",))
     texts = [Text((*i.ids, *i.answer_ids), tuple(range(len(i.ids), len(i.ids) + len(i.answer_ids)))) for i in items]

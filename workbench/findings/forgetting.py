@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probes.facts import Fact, read_rows
+from probes.facts import Fact
 from workbench.findings.record import UNMEASURED, Finding, Method, Row, format_number, judge, make_row
 from workbench.findings.study import Study, average
-from workbench.library import find_shipped
+from workbench.findings.tags import list_exercises
 
 if TYPE_CHECKING:
     from circuits.intervals import Estimate
@@ -62,13 +62,6 @@ def measure_forgetting(study: Study) -> Finding:
         others = [average(drops[level, group]) for group in GROUPS[1:] if drops.get((level, group))]
         verdict &= own is not None and own.low is not None and own.low > max([0.0, *others])
     return Finding("blocking", TITLE, EXPECTED, HOW, judge(verdict), tuple(rows), tuple(describe(drops)))
-
-
-def list_exercises() -> list[Fact]:
-    """Shipped exercises that need no fact; none where they are not shipped."""
-    path = find_shipped() / "abstract.parquet"
-    rows = read_rows(path) if path.is_file() else []
-    return [Fact(str(row["id"]), "", str(row["task"]), "", str(row["prompt"]), str(row["answer"])) for row in rows]
 
 
 def measure_block(
@@ -133,7 +126,7 @@ def describe(drops: dict[tuple[int, str], list[float]]) -> Iterator[str]:
         yield (
             f"Level {level}, {number} blocks: {100 * means['lost']:.0f} % of the facts known with a block are "
             f"lost without it ({format_number(means[GROUPS[0]])} nats); neighbours that read it lose "
-            f"{format_number(means.get(GROUPS[2]))}, exercises {format_number(means.get(GROUPS[3]))}."
+            f"{format_number(means.get(GROUPS[2]))}, exercises {format_number(means.get(GROUPS[3]))} (below 0: a gain)."
         )
         if {"rare", "frequent"} <= set(means):
             side = "more" if means["rare"] > means["frequent"] else "no more"

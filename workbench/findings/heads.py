@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from workbench.findings.forgetting import list_exercises
 from workbench.findings.record import (
     DESCRIBED,
     UNMEASURED,
@@ -17,13 +16,13 @@ from workbench.findings.record import (
     list_names,
 )
 from workbench.findings.study import Study
-from workbench.findings.tags import TAGS, tag_heads
+from workbench.findings.tags import TAGS, list_copies, tag_heads
 
 if TYPE_CHECKING:
     from circuits.classes import CircuitClass
 
-# Exercises of copying at most, and edges of each that are ablated.
-COPIES, CANDIDATES = 24, 128
+# Edges of a text that are ablated.
+CANDIDATES = 128
 HOW = Method(
     "memory (Yang 2024), retrieval (Wu 2024), induction and previous token (Olsson 2022), D_h (Kahardipraja 2025)",
     "memory: attention to distant tokens masked; others none",
@@ -35,8 +34,9 @@ INDUCTION = Method(
     "log-odds of the answer; log-likelihood of the target",
 )
 ABSTRACT = (
-    "induction heads are abstract: no head tagged induction is specific by its index over facts, and no class of "
-    "single edges through one is specific on copying exercises"
+    "induction heads are abstract: no head that attends to what came after the same token, on random sequences or "
+    "(where none does) on copying exercises, is specific by its index over facts, or has a class of single edges on "
+    "copying exercises that is specific"
 )
 
 
@@ -59,20 +59,25 @@ def describe_heads(study: Study) -> Finding:
 def judge_induction(study: Study) -> Finding:
     """Class of every induction head, by its index over facts and by the classes of its edges on copying exercises."""
     title = "Induction heads: abstract?"
-    tagged = tag_heads(study).get("induction", [])
-    if not tagged:
+    tags = tag_heads(study)
+    name = next((name for name in ("induction", "copying") if tags.get(name)), "")
+    if not name:
         note = f"No head attends to what came after the same token by more than {TAGS['induction'].bound:g}."
         return Finding("induction", title, ABSTRACT, INDUCTION, UNMEASURED, (), (note,))
+    tagged = tags[name]
     index = {one.component: one for one in study.components.found}
     classes, texts = classify_copies(study)
     rows, specific, seen = [], False, 0
-    notes = [f"Tagged: {list_names([head for head, _ in tagged])}; {texts} copying exercises that the model solves."]
+    notes = [
+        f"Tagged on {TAGS[name].texts}: {list_names([head for head, _ in tagged])}; on random sequences that come "
+        f"twice the largest score is {format_number(find_strongest(study))}. {texts} copying exercises are solved."
+    ]
     for head, score in tagged:
         own = index[head]
         rows.append(Row(f"{head}: induction score", score.value, score.n, "texts", "attention", score.low, score.high))
-        rows.append(
-            Row(f"{head}: index", own.index, len(study.components.layout.facts), "facts", "share", own.low, own.high)
-        )
+        if own.label != "inert":
+            facts = len(study.components.layout.facts)
+            rows.append(Row(f"{head}: index", own.index, facts, "facts", "share", own.low, own.high))
         verdicts = [one.verdict for one in classes if find_head(one) == head]
         judged = [verdict for verdict in verdicts if verdict != "undecided"]
         share = sum(verdict == "abstract" for verdict in judged) / len(judged) if judged else None
@@ -99,25 +104,19 @@ def find_head(circuit: CircuitClass) -> str:
     return "" if edge.mlp else f"a{edge.layer}.h{edge.part}"
 
 
+def find_strongest(study: Study) -> float:
+    """Largest induction score of any head."""
+    return max(score.value for heads in study.heads["induction"] for score in heads)
+
+
 def classify_copies(study: Study) -> tuple[list[CircuitClass], int]:
     """Classes of single edges on copying exercises that the model solves, and how many those are."""
-    import torch
-
     from circuits.classes import find_circuits
     from circuits.text_graph import Text
 
-    model = study.engine.model
-    texts = []
-    for fact in study.draw([one for one in list_exercises() if one.relation == "copying"], COPIES, "copying"):
-        ids, answer = model.encode(fact.prompt), model.encode_plain(fact.answer)
-        tokens = torch.tensor([[*ids, *answer]])
-        with torch.no_grad():
-            said = model.run(tokens)[0, len(ids) - 1 : -1].argmax(dim=-1).tolist()
-        if said == answer:
-            texts.append(Text((*ids, *answer), tuple(range(len(ids), len(ids) + len(answer)))))
+    texts = [Text(passage.ids, passage.targets) for passage in list_copies(study)]
     if not texts:
         return [], 0
-    found, _ = find_circuits(
-        model, texts, (), "edges", "ablation", candidates=CANDIDATES, seed=study.seed, tick=study.tick
-    )
+    model, tick = study.engine.model, study.tick
+    found, _ = find_circuits(model, texts, (), "edges", "ablation", candidates=CANDIDATES, seed=study.seed, tick=tick)
     return found, len(texts)

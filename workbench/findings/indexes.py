@@ -20,13 +20,17 @@ EXPECTED = (
     "the specificity index of bank blocks lies above that of the anchor's heads: the interval of Cliff's delta of all "
     "blocks against all heads lies above 0"
 )
+INSIDE = (
+    "a block also tells the facts of its own leaf apart, more than the heads do: over those facts alone, the interval "
+    "of its index less the heads' mean lies above 0"
+)
 RESAMPLES = 500
 # Facts of a leaf that the model answers, without which its block is not compared within the leaf.
 LEAST = 4
 
 
 def compare_indexes(study: Study) -> Finding:
-    """Mean index of every kind, Cliff's delta of blocks against heads, and the same comparison within single leaves."""
+    """Classes and mean index of every kind, and effect sizes of the blocks' indices against the heads'."""
     found = study.components
     kinds = {"heads": found.pick("a"), "FFN units": found.pick("m")}
     levels = sorted({name.split(":")[0] for name in found.effects.components if name.startswith("bank ")})
@@ -51,18 +55,6 @@ def compare_indexes(study: Study) -> Finding:
         Row(f"Hedges' g, {name} against heads", d.g, d.first, "components", "standard deviations")
         for name, d in deltas.items()
     ]
-    inside = list(compare_leaves(found))
-    if inside:
-        from circuits.intervals import estimate_mean
-
-        rows.append(
-            make_row(
-                "index of a leaf's block less the heads' mean, within its leaf",
-                estimate_mean(inside, study.seed),
-                "leaves",
-                "share",
-            )
-        )
     verdict = judge(whole.low is not None and whole.low > 0)
     return Finding(
         "index",
@@ -71,8 +63,33 @@ def compare_indexes(study: Study) -> Finding:
         HOW,
         verdict,
         tuple(rows),
-        tuple(describe(study, whole, inside)),
+        tuple(describe(study, whole)),
     )
+
+
+def compare_inside(study: Study) -> Finding:
+    """The index of every leaf's block against the heads', over the facts of the leaf alone: routing plays no part."""
+    from circuits.intervals import estimate_mean
+
+    title = "Within a leaf: is its block about single facts?"
+    inside = list(compare_leaves(study.components))
+    if not inside:
+        note = f"No leaf has {LEAST} facts that the model answers and a block with an effect."
+        return Finding("index-within", title, INSIDE, HOW, UNMEASURED, (), (note,))
+    names = ("index of a leaf's block", "mean index of the heads on its facts", "difference")
+    columns = np.array([(block, heads, block - heads) for block, heads in inside]).T
+    rows = [
+        make_row(name, estimate_mean(column, study.seed), "leaves", "share")
+        for name, column in zip(names, columns, strict=True)
+    ]
+    low, high = rows[-1].low, rows[-1].high
+    assert low is not None and high is not None
+    side = "more specific than" if low > 0 else "less specific than" if high < 0 else "no more specific than"
+    note = (
+        f"In {len(inside)} leaves of {LEAST} known facts or more, a block is {side} the heads: what it adds to its "
+        "facts in common counts as theirs together, not as each one's."
+    )
+    return Finding("index-within", title, INSIDE, HOW, judge(low > 0), tuple(rows), (note,))
 
 
 def count_classes(found: Components) -> Iterator[Row]:
@@ -100,8 +117,9 @@ def average_indexes(study: Study, kinds: dict[str, list[int]]) -> Iterator[Row]:
         own = [value for at in places if (value := index[found.effects.components[at]]) is not None]
         draws = draw_indices(found.effects.values[:, places], found.layout, study.seed, RESAMPLES)
         means = np.nanmean(draws[~np.isnan(draws).all(axis=1)], axis=1)
-        low, high = np.percentile(means, (2.5, 97.5)) if means.size else (np.nan, np.nan)
-        yield Row(f"mean index, {name}", float(np.mean(own)), len(own), "components", "share", float(low), float(high))
+        value, reach = float(np.mean(own)), 1.96 * float(means.std()) if means.size else 1.0
+        low, high = max(0.0, value - reach), min(1.0, value + reach)
+        yield Row(f"mean index, {name}", value, len(own), "components", "share", low, high)
 
 
 def contrast_places(study: Study, first: list[int], second: list[int]) -> Contrast:
@@ -116,11 +134,8 @@ def contrast_places(study: Study, first: list[int], second: list[int]) -> Contra
     return contrast(numbers[0], numbers[1], draws[:, : len(first)], draws[:, len(first) :])
 
 
-def compare_leaves(found: Components) -> Iterator[float]:
-    """For every leaf, over its own facts alone: the index of its deepest block less the mean index of the heads.
-
-    There routing plays no part: the block is read by each of these facts.
-    """
+def compare_leaves(found: Components) -> Iterator[tuple[float, float]]:
+    """For every leaf, over its own facts alone: the index of its deepest block, and the mean index of the heads."""
     from circuits.specificity import divide, lay_out, summarise
 
     heads = found.pick("a")
@@ -134,10 +149,10 @@ def compare_leaves(found: Components) -> Iterator[float]:
         parts = summarise(found.effects.values[np.ix_(rows, [block, *heads])], layout)
         index = divide(*parts, layout, np.ones(len(layout.facts))).index
         if not np.isnan(index[0]) and not np.isnan(index[1:]).all():
-            yield float(index[0] - np.nanmean(index[1:]))
+            yield float(index[0]), float(np.nanmean(index[1:]))
 
 
-def describe(study: Study, whole: Contrast, inside: list[float]) -> Iterator[str]:
+def describe(study: Study, whole: Contrast) -> Iterator[str]:
     """Sentences on what was compared."""
     found = study.components
     leaves = len({item.path for item in found.items if item.path})
@@ -151,9 +166,3 @@ def describe(study: Study, whole: Contrast, inside: list[float]) -> Iterator[str
         f"against {whole.second} heads that are not inert. Part of it is routing: a block has no effect on facts that "
         "do not read it."
     )
-    if inside:
-        side = "above" if np.mean(inside) > 0 else "not above"
-        yield (
-            f"Within a leaf, where every fact reads the block, its index is {side} that of the heads: "
-            f"{format_number(float(np.mean(inside)))} on the mean of {len(inside)} leaves."
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,15 +17,19 @@ if TYPE_CHECKING:
     from probes.facts import Fact
 
 LENS = Method("logit lens at the prompt's end", "none", "the answer's first token is the most likely one")
-PROBE = Method("linear probe and control task (Hewitt and Liang 2019), folds over wordings", "none", "accuracy")
+PROBE = Method(
+    "linear probe tested on facts that it was not trained on, less its control task (Hewitt and Liang 2019)",
+    "none",
+    "accuracy",
+)
 EARLIER = (
     "the object can be read off at the subject's last token in an earlier layer than at the prompt's end (recalled "
-    "there, then moved): the first depth with half of the largest selectivity is the smaller one"
+    "there, then moved): half of the largest selectivity of either is reached at a smaller depth"
 )
 POSITIONS = ("subject", "last")
-PROBE_WORDINGS = 4
-# Facts that share an object, at least, so that a probe has something to share too.
-SHARED = 3
+PROBE_WORDINGS = 3
+# Facts that share an object, at least, so that a probe has something to share too; selectivity that counts as any.
+SHARED, LEAST = 4, 0.05
 
 
 def name_depth(depth: int, layers: int) -> str:
@@ -76,7 +81,7 @@ def choose_probed(study: Study, facts: Sequence[Fact]) -> list[Fact]:
 
 
 def probe_positions(study: Study) -> Finding:
-    """Accuracy and selectivity for object and relation, at the subject's last token and at the prompt's end."""
+    """Selectivity for object and relation, at the subject's last token and at the prompt's end."""
     title, trained = "Where object and relation can be read off linearly", study.list_trained()
     rows: list[Row] = []
     notes: list[str] = []
@@ -87,8 +92,8 @@ def probe_positions(study: Study) -> Finding:
         found = probe_label(study, items, label, {fact.id: str(getattr(fact, label)) for fact in chosen})
         rows += found
         for position in POSITIONS:
-            own = [row for row in found if f", {position}" in row.name and row.unit == "selectivity"]
-            if own and max(values := [float(row.value or 0.0) for row in own]) > 0:
+            own = [row for row in found if f", {position}" in row.name]
+            if own and max(values := [float(row.value or 0.0) for row in own]) > LEAST:
                 firsts[label, position] = find_half(values)
                 best = int(np.argmax(values))
                 notes.append(
@@ -96,22 +101,24 @@ def probe_positions(study: Study) -> Finding:
                     f"{name_depth(best, study.engine.model.layers)} ({format_number(values[best])}), half of it is "
                     f"reached {name_depth(firsts[label, position], study.engine.model.layers)}."
                 )
-    both = [firsts.get(("object", position)) for position in POSITIONS]
-    if both[0] is None or both[1] is None:
-        notes = notes or ["Too few facts share an object, or nothing can be read off."]
+            elif own:
+                notes.append(f"{label.capitalize()} at the {position} token: at no depth above {LEAST:g}.")
+    subject, last = (firsts.get(("object", position), math.inf) for position in POSITIONS)
+    if min(subject, last) == math.inf:
+        notes = notes or ["Too few facts share an object."]
         return Finding("probe", title, EARLIER, PROBE, UNMEASURED, tuple(rows), tuple(notes))
-    return Finding("probe", title, EARLIER, PROBE, judge(both[0] < both[1]), tuple(rows), tuple(notes))
+    return Finding("probe", title, EARLIER, PROBE, judge(subject < last), tuple(rows), tuple(notes))
 
 
 def probe_label(study: Study, items: Sequence[Item], label: str, label_of: dict[str, str]) -> list[Row]:
-    """Rows of one label: accuracy, control and selectivity by position and depth; none where nothing can be probed."""
+    """Rows of one label: selectivity by position and depth; none where nothing can be probed."""
     from probes.linear_probe import probe_labels
-    from workbench.readouts import find_position, fold_wordings, stack_items
+    from workbench.readouts import find_position, fold_facts, stack_items
 
     there = [item for item in items if min(find_position(item, position) for position in POSITIONS) >= 0]
     shared = Counter(label_of[name] for name in dict.fromkeys(item.fact for item in there))
     there = [item for item in there if shared[label_of[item.fact]] >= 2]
-    labels, folds = [label_of[item.fact] for item in there], fold_wordings(there)
+    labels, folds = [label_of[item.fact] for item in there], fold_facts(there, label_of)
     if len(set(labels)) < 2 or len(set(folds)) < 2:
         return []
     rows: list[Row] = []
@@ -120,6 +127,5 @@ def probe_label(study: Study, items: Sequence[Item], label: str, label_of: dict[
             study.tick(f"probes of the {label}", depth, len(streams))
             found = probe_labels(stream, labels, [item.fact for item in there], folds, study.seed)
             name = f"{label}, {position} token, {name_depth(depth, study.engine.model.layers)}"
-            for unit in ("accuracy", "control", "selectivity"):
-                rows.append(Row(f"{unit} for {name}", getattr(found, unit), found.items, "prompts", unit))
+            rows.append(Row(name, found.selectivity, found.items, "prompts", "selectivity"))
     return rows

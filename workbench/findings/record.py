@@ -80,9 +80,11 @@ def make_row(name: str, found: Estimate, counted: str, unit: str) -> Row:
 
 
 def format_number(value: float | None) -> str:
-    """A number as it stands in a table."""
+    """A number as it stands in a table; a count stays whole."""
     if value is None or math.isnan(value):
         return "–"
+    if isinstance(value, int):
+        return str(value)
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
 
 

@@ -110,6 +110,8 @@ def read_table(path: Path, engine: Engine) -> tuple[list[Fact], list[Refused], i
                 raise UserError("the row is no record of named columns")
             name = str(row.get("id") or "")
             given = any(row.get(column) for column in ("prompt", "answer", "subject"))
+            if name and name not in shipped and not given:
+                raise UserError(f"no shipped fact has the id {name[:80]!r}, and the row says nothing else of it")
             facts.append(shipped[name] if name in shipped and not given else build_fact(read_lists(row), documents))
         except (UserError, TypeError, ValueError) as error:
             name = str(row.get("id") or "") if isinstance(row, dict) else ""

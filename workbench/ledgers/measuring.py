@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,11 +109,12 @@ def list_parts(
     components: Sequence[str], values: np.ndarray, reader: Reader, top: int, threshold: float
 ) -> tuple[Part, ...]:
     """The strongest parts, at most `top`, none whose share is below the threshold in size, or 0."""
-    order = np.argsort(-np.abs(values), kind="stable")[:top]
+    sizes = np.abs(values)
+    order = np.argsort(-sizes, kind="stable")[:top]
+    kept = order[(sizes[order] >= threshold) & (sizes[order] > 0)]
     return tuple(
-        Part(components[place], float(values[place]), reader(components[place]))
-        for place in order
-        if abs(values[place]) >= threshold and values[place] != 0
+        Part(components[place], value, reader(components[place]))
+        for place, value in zip(kept.tolist(), values[kept].tolist(), strict=True)
     )
 
 
@@ -163,19 +165,22 @@ def read_tokens(engine: Engine, laid: Laid, form: Format) -> Reader:
 
     layers = engine.model.layers
     if form.kind == "text":
-        return lambda name: engine.model.decode(laid.behind[parse_component(name, layers).part])
-    if form.kind != "explicit" or laid.explicit is not None or form.index >= len(laid.found):
+        decode = lru_cache(maxsize=None)(engine.model.decode)
+        return lambda name: decode(laid.behind[parse_component(name, layers).part])
+    source, block = laid.explicit or engine.memories, laid.written
+    if laid.explicit is None and form.kind == "explicit" and form.index < len(laid.found):
+        block = describe_block(engine, laid.found[form.index])
+    if form.kind != "explicit" or block is None or source is None:
         return lambda _: ""
-    assert engine.memories is not None
-    block = describe_block(engine, laid.found[form.index])
-    group, memory_layers = engine.model.heads // engine.model.kv_heads, engine.memories.layers
+    tokens, places = block["tokens"], block["kept"]
+    group, memory_layers = engine.model.heads // engine.model.kv_heads, source.layers
 
     def read(name: str) -> str:
         part = parse_component(name, layers)
         if part.layer not in memory_layers:
             return ""
-        kept = block["kept"][memory_layers.index(part.layer)][part.head // group][part.part]
-        return str(block["tokens"][kept]) if 0 <= kept < len(block["tokens"]) else ""
+        kept = places[memory_layers.index(part.layer)][part.head // group][part.part]
+        return str(tokens[kept]) if 0 <= kept < len(tokens) else ""
 
     return read
 

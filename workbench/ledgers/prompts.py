@@ -5,9 +5,9 @@ Prompts of one condition (text or none, as many memories, as many levels) run to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
 from probes.facts import Fact
@@ -27,8 +27,8 @@ class Laid:
     """One question laid out: token ids without and with the text (empty where there is none), and what is attached.
 
     `text` is where the text stands in `behind`: its first position and the one behind its last; then where the same
-    question goes on in `plain`. `explicit` are
-    memories that are in no bank (written for a conflict); None: those of `found`.
+    question goes on in `plain`. `explicit` is a memory that is in no bank (written for a conflict; None: those of
+    `found` are read), `written` its tokens and the kept ones as in `workbench/provenance.py`.
     """
 
     id: str
@@ -43,6 +43,7 @@ class Laid:
     path: tuple[int, ...] = ()
     found: tuple[Found, ...] = ()
     explicit: ExplicitBlocks | None = None
+    written: Mapping[str, Any] | None = None
 
     @property
     def condition(self) -> tuple[bool, int, int]:

@@ -96,9 +96,12 @@ class Conflict:
         }
 
 
-def write_memory(engine: Engine, side: Side, name: str) -> ExplicitBlocks:
-    """An explicit memory of a side's text, written as those of the engine's bank. Raises UserError without a bank."""
-    from probes.explicit import turn_memories
+def write_memory(engine: Engine, side: Side, name: str) -> tuple[ExplicitBlocks, dict[str, Any]]:
+    """An explicit memory of a side's text, written as those of the engine's bank, with its tokens and the kept ones.
+
+    Raises UserError without a bank.
+    """
+    from probes.explicit import REFERENCE_LENGTH, encode_reference, turn_memories
     from probes.memory_bank import MemoryBank
     from probes.writing import write_memories
 
@@ -117,7 +120,10 @@ def write_memory(engine: Engine, side: Side, name: str) -> ExplicitBlocks:
         head.pooling,  # type: ignore[arg-type]
         positions=head.positions,
     )
-    return turn_memories(made, engine.model)
+    limit = min(REFERENCE_LENGTH, head.offset)
+    ids, _ = encode_reference(engine.model.tokenizer, head.prefix, side.text, limit)
+    tokens = [engine.model.decode(token) for token in ids]
+    return turn_memories(made, engine.model), {"tokens": tokens, "kept": made.positions[0].tolist()}
 
 
 def measure_conflict(
@@ -146,11 +152,11 @@ def measure_conflict(
             raise UserError(f"{fact.id} has no document that states its answer, which could be made to say another")
         return side
 
-    explicit = (
-        write_memory(engine, change(memory_says), f"{fact.document_id} saying {memory_says.strip()}")
-        if (memory_says)
-        else None
-    )
+    explicit = written = None
+    if memory_says:
+        explicit, written = write_memory(
+            engine, change(memory_says), f"{fact.document_id} saying {memory_says.strip()}"
+        )
     side = change(text_says) if text_says else plain
     sayers = {"text": text_says, "memory": memory_says, "parameters and bank": fact.answer}
     grouped: dict[str, list[str]] = {}
@@ -159,7 +165,7 @@ def measure_conflict(
             grouped.setdefault(" " + answer.strip(), []).append(name)
     rivals = []
     for answer, names in grouped.items():
-        laid = lay_out(engine, side, fact.id, answer, "", settings, explicit)
+        laid = replace(lay_out(engine, side, fact.id, answer, "", settings, explicit), written=written)
         ledger = measure_batch(engine, [laid], removal, "log-prob", top, 0.0)[0]
         rivals.append(Rival(" and ".join(names), answer, ledger))
     rivals.sort(key=lambda rival: -rival.ledger.margin)
