@@ -56,6 +56,12 @@ HOSTILE: dict[str, str] = {
     "long": "long" * 25_000,
 }
 
+# The same in four lots, so that one run or page carries several at a time.
+LOTS: tuple[tuple[str, ...], ...] = tuple(tuple(HOSTILE.values())[start::4] for start in range(4))
+
+# Half a character: JSON's escapes can hold it, UTF-8 cannot, and so it reaches no browser.
+HALF = HOSTILE["surrogate"]
+
 # No page may let these through as they are: they change what stands around them.
 UNSEEN = tuple("\x00\x07\x1b\x7f\x9b\u202e\u202c\u2066\u2069\u200f\u200b\u2060\ufeff\u2028\u2029")
 
