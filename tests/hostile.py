@@ -100,4 +100,5 @@ def make_hostile(run: Run, texts: Sequence[str]) -> Run:
     tainted = taint(about, texts, TAINTED)
     # Of what decides how a file is read or a check runs, only words that are shown are replaced.
     tainted |= {"settings": about["settings"], "question": about["question"]}
-    return replace(run, about=tainted)
+    words = {name: texts[place % len(texts)] for place, name in enumerate(("unit", "method", "ablation"))}
+    return replace(run, about=tainted, circuit=replace(run.circuit, **words), scores=replace(run.scores, **words))

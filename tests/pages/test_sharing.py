@@ -1,4 +1,4 @@
-"""Several people on one model: each gets, bit for bit, what a run alone gives; cancelled and broken work leaves no trace."""
+"""Several people on one model: each gets, bit for bit, what a run alone gives; broken work leaves no trace."""
 
 from __future__ import annotations
 
