@@ -100,5 +100,10 @@ def make_hostile(run: Run, texts: Sequence[str]) -> Run:
     tainted = taint(about, texts, TAINTED)
     # Of what decides how a file is read or a check runs, only words that are shown are replaced.
     tainted |= {"settings": about["settings"], "question": about["question"]}
+    return replace(run, about=tainted)
+
+
+def taint_words(run: Run, texts: Sequence[str]) -> Run:
+    """The run with these texts for the words that say how it was measured, which no file of ours would hold."""
     words = {name: texts[place % len(texts)] for place, name in enumerate(("unit", "method", "ablation"))}
-    return replace(run, about=tainted, circuit=replace(run.circuit, **words), scores=replace(run.scores, **words))
+    return replace(run, circuit=replace(run.circuit, **words), scores=replace(run.scores, **words))

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from circuits.graph import Kind
 from probes.errors import UserError
 from probes.facts import Fact
-from tests.hostile import HALF, HOSTILE, LOTS, MARKUP, UNSEEN, make_hostile
+from tests.hostile import HALF, HOSTILE, LOTS, MARKUP, UNSEEN, make_hostile, taint_words
 from workbench import library, pipeline
 from workbench.answers import Condition, Found, Prediction
 from workbench.runs import Run, save_run
@@ -46,7 +46,7 @@ def require_harmless(app: AppTest) -> None:
 def test_a_run_of_hostile_text(
     open_page: OpenPage, runs: Path, build_run: Callable[..., Run], texts: list[str]
 ) -> None:
-    run = make_hostile(build_run(tokens=texts[:5], parts=1), texts)
+    run = taint_words(make_hostile(build_run(tokens=texts[:5], parts=1), texts), texts)
     save_run(run, runs / "hostile")
     node = next(node.id for node in run.circuit.nodes if node.component.kind is Kind.EXPLICIT)
     require_harmless(open_page("circuit", run="hostile", node=node))
