@@ -73,7 +73,7 @@ def list_hosts(address: str, hosts: Sequence[str] = ()) -> list[str]:
     """
     known = FLAGS["server.allowedHosts"]
     own = name_this_machine() if address in EVERYWHERE else [address]
-    return list(dict.fromkeys([*(known if isinstance(known, list) else []), *own, *hosts]))  # type: ignore[list-item]
+    return list(dict.fromkeys([*(known if isinstance(known, list) else []), *own, *hosts]))
 
 
 def build_command(port: int, address: str = "127.0.0.1", hosts: Sequence[str] = ()) -> list[str]:
