@@ -11,7 +11,7 @@ from workbench.answers import Condition, Prediction
 from workbench.settings import Question, Settings
 from workbench.views.figures import draw_probabilities
 from workbench.views.tables import tabulate_found
-from workbench.views.text import format_share, plain, shorten, show_line, show_token
+from workbench.views.text import format_share, plain, shorten, show_token
 
 SHOWN = 5
 ROLES = ["answer", "foil"]
@@ -94,7 +94,7 @@ def show_prediction(
     names = [name for name, text in zip(ROLES, chosen, strict=True) if text and text.strip() == prediction.text.strip()]
     button, bar = st.columns([1, 1], vertical_alignment="center", gap="small")
     clicked = button.button(
-        plain(show_token(prediction.text)) + (f" :gray-badge[{names[0]}]" if names else ""),
+        plain(shorten(show_token(prediction.text), 60)) + (f" :gray-badge[{names[0]}]" if names else ""),
         key=f"token-{condition.name}-{place}",
         type="primary" if names == ["answer"] else "secondary",
         width="stretch",
@@ -127,10 +127,10 @@ def show_choice(asked: Asked, answer: str, foil: str) -> None:
     wanted = [text for text in (answer, foil) if text.strip() in tokens]
     left, right = st.columns([1, 2], vertical_alignment="center")
     with left:
-        st.metric("Answer", show_line(answer.strip()) or "none yet")
+        st.metric("Answer", plain(shorten(answer.strip(), 60)) or "none yet")
         st.metric(
             "Foil",
-            show_line(foil.strip()) or "chosen for you",
+            plain(shorten(foil.strip(), 60)) or "chosen for you",
             help="The answer to compare with. Unless you click one it comes from another fact of the same relation, "
             "or is the model's next best token.",
         )

@@ -66,9 +66,11 @@ def show_check(check: pipeline.Check | checks.PartCheck) -> None:
         return
     left, right = st.columns(2)
     left.metric(
-        "Estimate", format_score(check.estimate), help=f"By {check.method}, in {check.estimate_unit or check.unit}."
+        "Estimate",
+        format_score(check.estimate),
+        help=plain(f"By {check.method}, in {check.estimate_unit or check.unit}."),
     )
-    right.metric("Exact", format_score(check.exact), help=f"Measured with the node ablated, in {check.unit}.")
+    right.metric("Exact", format_score(check.exact), help=plain(f"Measured with the node ablated, in {check.unit}."))
     difference = "" if check.estimate_unit else f"; difference {format_score(check.estimate - check.exact)}"
     st.caption(f"Drop of the metric in {plain(check.unit)}{difference}.")
 

@@ -107,7 +107,7 @@ def show_faithfulness(run: Run) -> None:
             "Random circuits of its size",
             show_decimals(random.get("mean")),
             width="content",
-            help=f"Mean of {random.get('n', '?')} circuits of as many edges drawn at random; from "
+            help=f"Mean of {plain(str(random.get('n', '?')))} circuits of as many edges drawn at random; from "
             f"{show_decimals(random.get('low'))} to {show_decimals(random.get('high'))}.",
         )
         for label, key in (
@@ -115,12 +115,12 @@ def show_faithfulness(run: Run) -> None:
             ("This circuit", "metric_circuit"),
             ("Everything ablated", "metric_empty"),
         ):
-            st.metric(label, f"{show_decimals(found.get(key))} {unit}", width="content")
+            st.metric(label, f"{show_decimals(found.get(key))} {plain(str(unit))}", width="content")
     st.caption(
         f"Method {method.label if method else plain(circuit.method)}, "
         f"{(ablation.label if ablation else plain(circuit.ablation)).lower()} ablation, metric "
         f"{(metric.label if metric else plain(circuit.metric)).lower()} in {plain(unit)}; "
-        f"{len(circuit.edges):,} of {circuit.total:,} edges; random baseline n = {random.get('n', '?')}. "
+        f"{len(circuit.edges):,} of {circuit.total:,} edges; random baseline n = {plain(str(random.get('n', '?')))}. "
         "One of many possible circuits."
     )
     whole, empty = found.get("metric_whole"), found.get("metric_empty")

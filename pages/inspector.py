@@ -29,7 +29,9 @@ def inspect(run: Run, name: str, node: str, drawing: Drawing) -> None:
     if all(glyph.id != node for glyph in drawing.glyphs):
         st.caption("Not among the edges shown: move the slider to the right to see it in the graph.")
     if found.component.kind is not Kind.LOGITS:
-        st.metric("Score", format_score(found.score, run.circuit.unit), help=explain_score(found, run))
+        st.metric(
+            "Score", f"{format_score(found.score)} {plain(run.circuit.unit)}", help=plain(explain_score(found, run))
+        )
         offer_check(run, name, found.id)
         show_parts(run, name, found)
     show_memory(run, name, found)

@@ -56,6 +56,12 @@ HOSTILE: dict[str, str] = {
     "long": "long" * 25_000,
 }
 
+# The same in four lots, so that one run or page carries several at a time.
+LOTS: tuple[tuple[str, ...], ...] = tuple(tuple(HOSTILE.values())[start::4] for start in range(4))
+
+# Half a character: JSON's escapes can hold it, UTF-8 cannot, and so it reaches no browser.
+HALF = HOSTILE["surrogate"]
+
 # No page may let these through as they are: they change what stands around them.
 UNSEEN = tuple("\x00\x07\x1b\x7f\x9b\u202e\u202c\u2066\u2069\u200f\u200b\u2060\ufeff\u2028\u2029")
 
@@ -95,3 +101,9 @@ def make_hostile(run: Run, texts: Sequence[str]) -> Run:
     # Of what decides how a file is read or a check runs, only words that are shown are replaced.
     tainted |= {"settings": about["settings"], "question": about["question"]}
     return replace(run, about=tainted)
+
+
+def taint_words(run: Run, texts: Sequence[str]) -> Run:
+    """The run with these texts for the words that say how it was measured, which no file of ours would hold."""
+    words = {name: texts[place % len(texts)] for place, name in enumerate(("unit", "method", "ablation"))}
+    return replace(run, circuit=replace(run.circuit, **words), scores=replace(run.scores, **words))

@@ -38,7 +38,7 @@ FLAGS: dict[str, Flag] = {
     "theme.light.primaryColor": "#2166ac",
     "theme.light.backgroundColor": "#ffffff",
     "theme.light.secondaryBackgroundColor": "#f5f7fa",
-    "theme.light.textColor": "#1f2933",
+    "theme.light.textColor": "#0d1117",
     "theme.light.borderColor": "#d9dee5",
     "theme.dark.primaryColor": "#7ab4ec",
     "theme.dark.backgroundColor": "#12181f",
@@ -73,7 +73,7 @@ def list_hosts(address: str, hosts: Sequence[str] = ()) -> list[str]:
     """
     known = FLAGS["server.allowedHosts"]
     own = name_this_machine() if address in EVERYWHERE else [address]
-    return list(dict.fromkeys([*(known if isinstance(known, list) else []), *own, *hosts]))  # type: ignore[list-item]
+    return list(dict.fromkeys([*(known if isinstance(known, list) else []), *own, *hosts]))
 
 
 def build_command(port: int, address: str = "127.0.0.1", hosts: Sequence[str] = ()) -> list[str]:
@@ -85,4 +85,4 @@ def build_command(port: int, address: str = "127.0.0.1", hosts: Sequence[str] = 
         "server.allowedHosts": list_hosts(address, hosts),
     }
     arguments = [argument for name, value in flags.items() for argument in write_flag(name, value)]
-    return [sys.executable, "-m", "streamlit", "run", str(files("workbench") / "app.py"), *arguments]
+    return [sys.executable, "-m", "workbench.warm_server", "run", str(files("workbench") / "app.py"), *arguments]

@@ -51,8 +51,8 @@ def wait_for_rest(page: Any) -> None:
 
 def list_pages(page: Any) -> list[str]:
     """Links of the navigation."""
-    page.locator("[data-testid^=stTopNavLink]").first.wait_for(timeout=QUICK)
-    return [link.get_attribute("href") for link in page.locator("[data-testid^=stTopNavLink]").all()]
+    page.locator("a[data-testid=stTopNavLink]").first.wait_for(timeout=QUICK)
+    return [str(link.get_attribute("href")) for link in page.locator("a[data-testid=stTopNavLink]").all()]
 
 
 @pytest.mark.browser
@@ -76,7 +76,8 @@ def test_hostile_text_runs_nothing_and_a_reload_loses_no_work(shared: str, brows
     page.get_by_text("My own prompt").click(timeout=QUICK)
     wait_for_rest(page)
     page.get_by_label("Prompt", exact=True).fill("".join(HOSTILE[name] for name in HOSTILE if "html" in name) + " is")
-    page.get_by_role("button", name="Ask", exact=True).click()
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="Ask", exact=True).click(timeout=QUICK)
     page.wait_for_url(re.compile(r"[?&]job="), timeout=QUICK)
     page.reload()
     page.get_by_role("heading", name="What comes after").wait_for(timeout=PATIENCE)

@@ -31,8 +31,8 @@ STEPS = (
         "ask",
         "Each column answers the same prompt: with the parameters alone, with memory-bank blocks of the fact's "
         "cluster, with explicit memory (key-values that were written from the fact's document), and with the document "
-        "as text. Compare the probability of the answer. A click on a token makes it the answer or the *foil*, the answer to "
-        "compare with.",
+        "as text. Compare the probability of the answer. A click on a token makes it the answer or the *foil*, the "
+        "answer to compare with.",
     ),
     Step(
         "Trace the answer",

@@ -1,0 +1,44 @@
+"""Streamlit's own command with a head start: what a page needs is imported while the server and the browser get ready.
+
+`python -m workbench.warm_server run app.py ...` takes the arguments of `streamlit run`. Torch is not among it: a saved
+run is opened without.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+
+# Slow to import, and needed by the first page of whatever link is opened.
+LIBRARIES = (
+    "pandas",
+    "pyarrow",
+    "networkx",
+    "jsonschema",
+    "workbench.runs",
+    "workbench.exports",
+    "workbench.views.figures",
+    "plotly.graph_objs",
+)
+
+
+def warm() -> None:
+    """Import the libraries, and draw a figure once: plotly builds what it draws with at the first one."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    from plotly.graph_objs import Figure, Heatmap
+
+    Figure(Heatmap(z=[[0.0]])).update_layout(height=100)
+
+
+def main() -> None:
+    """Serve; the imports go on beside it."""
+    from streamlit.web.cli import main as serve
+
+    threading.Thread(target=warm, name="memory-circuits-warm", daemon=True).start()
+    sys.exit(serve())
+
+
+if __name__ == "__main__":
+    main()
