@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from xml.sax.saxutils import escape, quoteattr
 
 from circuits.graph import Kind
-from workbench.runs import Run
+from workbench.circuit_files import Traced
 from workbench.views.drawing import Drawing, Glyph, Line, Text, View
 from workbench.views.layout import lay_out
 from workbench.views.style import FAINT, INK, MOVE, NEGATIVE, POSITIVE, STYLES, trace_shape
@@ -141,7 +141,7 @@ def write_svg(drawing: Drawing, title: str = "Circuit", description: str = "") -
     )
 
 
-def view_run(run: Run, edges: int | None = None, selected: str = "") -> View:
+def view_run(run: Traced, edges: int | None = None, selected: str = "") -> View:
     """The view of a run under its own names: answer against foil, memories by what they hold."""
     pair = run.pair
     memories = run.about.get("memories") or {}
@@ -160,6 +160,6 @@ def view_run(run: Run, edges: int | None = None, selected: str = "") -> View:
     )
 
 
-def draw_run(run: Run, edges: int | None = None, selected: str = "") -> str:
+def draw_run(run: Traced, edges: int | None = None, selected: str = "") -> str:
     """SVG of a saved run's circuit: its strongest `edges` (None: all), one node marked when `selected` is its id."""
     return write_svg(lay_out(run.circuit, run.tokens, view_run(run, edges, selected)), run.title)
