@@ -124,8 +124,8 @@ _LOSSY = (
         "Attribution graph (circuit-tracer, Neuronpedia)",
         ".attribution.json",
         "application/json",
-        "roles of edges are added up and attention shares out the score of its key-value head (our whole circuit stands in "
-        "its generation settings); leaves out scores of edges outside the circuit and attention patterns",
+        "roles of edges are added up and attention shares out the score of its key-value head (our whole circuit "
+        "stands in its generation settings); leaves out scores of edges outside the circuit and attention patterns",
         write_attribution_graph,
         write_attribution_files,
     ),

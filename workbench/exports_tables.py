@@ -18,13 +18,27 @@ _PLACE = {"layer": int, "head": int, "block": int}
 _MEASURED = {"unit": str, "method": str, "ablation": str, "metric": str}
 EDGE_COLUMNS = {"writer": str, "reader": str, "role": str, "position": int, "token": str, "score": float, **_MEASURED}
 NODE_COLUMNS = {
-    **{"node": str, "kind": str, **_PLACE, "position": int, "token": str, "score": float},
+    "node": str,
+    "kind": str,
+    **_PLACE,
+    "position": int,
+    "token": str,
+    "score": float,
     **_MEASURED,
     "label": str,
 }
 PART_COLUMNS = {
-    **{"part": str, "kind": str, "reader": str, **_PLACE, "number": int, "position": int, "token": str, "source": str},
-    **{"score": float, "contribution": float, "renormalised": float},
+    "part": str,
+    "kind": str,
+    "reader": str,
+    **_PLACE,
+    "number": int,
+    "position": int,
+    "token": str,
+    "source": str,
+    "score": float,
+    "contribution": float,
+    "renormalised": float,
     **_MEASURED,
     "label": str,
 }

@@ -7,7 +7,7 @@ transcoder features are added up to the FFN of their layer, positions that a fil
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,7 +99,9 @@ def read_graph(document: dict[str, Any]) -> Imported:
     tokens = [str(token) for token in read_field(metadata, "prompt_tokens", list, "$.metadata")]
     names, layers, answer, lost = name_features(document, len(tokens))
     plan = Plan(max(layers, 1), 1, 1)
-    totals, scores, inner = Counter[tuple[str, str]](), Counter[str](), 0
+    inner = 0
+    totals: dict[tuple[str, str], float] = defaultdict(float)
+    scores: dict[str, float] = defaultdict(float)
     for index, link in enumerate(read_field(document, "links", list, "$")):
         where = f"$.links[{index}]"
         ends = [names.get(read_field(link, end, str, where), "") for end in ("source", "target")]
@@ -111,7 +113,7 @@ def read_graph(document: dict[str, Any]) -> Imported:
             continue
         totals[ends[0], ends[1]] += weight
         scores[ends[0]] += weight
-    edges = [Edge(source, target, "in", float(weight)) for (source, target), weight in totals.items()]
+    edges = [Edge(source, target, "in", weight) for (source, target), weight in totals.items()]
     circuit_ = make_circuit(plan, edges, [], dict(scores), method="attribution graph", unit="logits")
     about = describe_origin(
         str(metadata.get("prompt", "")), tokens, answer, False, str(metadata.get("scan", NOT_STATED))
@@ -201,7 +203,7 @@ def read_eap(document: dict[str, Any]) -> Imported:
     # A head's attention over all positions adds up to 1.
     moves = [Move(f"{head.replace('.h', '.kv')}@0", f"{head}@0", 1.0) for head in sorted(used) if f"{head}@0" in ends]
     circuit = make_circuit(plan, edges, moves, scores, method="EAP-IG graph")
-    notes = ("the file has no positions, prompt, method, metric or unit",)
+    notes: tuple[str, ...] = ("the file has no positions, prompt, method, metric or unit",)
     if any(isinstance(node, dict) and "neurons" in node for node in nodes.values()):
         notes += ("left out: neurons of nodes",)
     return Imported("eap", CircuitFile(describe_origin("", [], "", True, NOT_STATED), circuit), notes)

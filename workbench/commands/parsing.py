@@ -21,6 +21,7 @@ from workbench.commands.compressing import COMPRESS, FIDELITY
 from workbench.commands.demo import EVALUATE, EXPERIMENTS, TRAIN
 from workbench.commands.exporting import EXPORT
 from workbench.commands.facts import FACTS
+from workbench.commands.figures import FIGURE
 from workbench.commands.generating import GENERATE
 from workbench.commands.heads import HEADS
 from workbench.commands.health import DOCTOR
@@ -50,6 +51,7 @@ COMMANDS: tuple[Command, ...] = (
     SHOW,
     RUNS,
     EXPORT,
+    FIGURE,
     REPLAY,
     CHECK,
     VALIDATE,

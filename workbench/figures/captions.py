@@ -1,4 +1,4 @@
-"""What stands under a figure: what it shows, of how many, how measured, on which model, and the command that draws it."""
+"""What stands under a figure: what it shows, of how many, how measured, on which model, and its command."""
 
 from __future__ import annotations
 

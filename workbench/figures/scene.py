@@ -36,7 +36,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One line of text, its middle at the height `y`; `anchor` is start, middle or end, `angle` clockwise in degrees."""
+    """One line of text, its middle at height `y`; `anchor` is start, middle or end, `angle` clockwise in degrees."""
 
     x: float
     y: float

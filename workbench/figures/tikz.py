@@ -105,7 +105,8 @@ def write_mark(mark: Mark, height: float, names: dict[str, str]) -> str:
         bold = r"\bfseries" if mark.bold else ""
         font = f"\\fontsize{{{mark.size:.1f}}}{{{mark.size * 1.2:.1f}}}\\selectfont{bold}"
         return (
-            f"\\node[text={names[mark.colour]},anchor={anchor},inner sep=0pt,text height=1.5ex,text depth=.25ex"
+            f"\\node[text={names[mark.colour]},anchor={anchor},inner sep=0pt,"
+            f"text height={0.65 * mark.size:.2f}bp,text depth={0.05 * mark.size:.2f}bp"
             f"{turn},font={font}] at {write_point(mark.x, mark.y, height)} {{{escape_tex(mark.text)}}};"
         )
     looks = [f"fill={names[mark.fill]}"] if mark.fill else []

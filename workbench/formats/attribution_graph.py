@@ -1,12 +1,12 @@
 """A circuit as the attribution graph that circuit-tracer's viewer and Neuronpedia open.
 
 Rules of their schema (JSON Schema draft-07, "Anthropic Attribution Graph" 1.0.0) and of their viewers: ids are
-`LAYER_INDEX_POSITION`, `E_TOKEN_POSITION` for embeddings; `feature` is the cantor pairing of layer and index; no value of
-the metadata is null; an output's label holds `(p=...)`; no node threshold, which would hide nodes without influence.
+`LAYER_INDEX_POSITION`, `E_TOKEN_POSITION` for embeddings; `feature` is the cantor pairing of layer and index; no value
+of the metadata is null; an output's label holds `(p=...)`; no node threshold, which would hide nodes without influence.
 Kinds of components have indices apart from each other within a layer. Attention is a link whose weight is the score of
 its key-value head, shared out in proportion to the attention, so that links are all in the circuit's unit.
 
-Our whole document travels in `metadata.generation_settings.memory_circuits`: what is imported back is what was exported.
+Our whole document travels in `metadata.generation_settings.memory_circuits`: what was exported is what is imported.
 """
 
 from __future__ import annotations

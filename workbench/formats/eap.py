@@ -11,11 +11,11 @@ Their heads have keys and values of their own; of a key-value head that several 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from circuits.graph import Component, Kind, Plan, split_node, parse_component, wire
+from circuits.graph import Component, Kind, Plan, parse_component, split_node, wire
 from workbench.circuit_files import Traced
 from workbench.runs import Run
 
@@ -64,19 +64,25 @@ def list_all_edges(plan: Plan) -> Iterator[str]:
 
 def sum_edges(run: Traced) -> dict[str, float]:
     """Score of each edge summed over positions: of the whole graph for a run, else of the circuit alone."""
-    plan, totals = run.circuit.plan, Counter[str]()
+    plan, totals = run.circuit.plan, dict[str, float]()
     if isinstance(run, Run):
         wiring, table = wire(plan), run.scores.edges.astype(float).sum(axis=0)
         for w, writer in enumerate(wiring.writers):
             for r, reader in enumerate(wiring.readers):
                 if wiring.visible[w, r]:
                     names = name_edges(writer, reader.component, reader.role, plan)
-                    totals.update({name: float(table[w, r]) / len(names) for name in names})
-        return dict(totals)
+                    add_share(totals, names, float(table[w, r]))
+        return totals
     for edge in run.circuit.edges:
         names = name_edges(*read_ends(edge.writer, edge.reader, plan), edge.role, plan)
-        totals.update({name: edge.score / len(names) for name in names})
-    return dict(totals)
+        add_share(totals, names, edge.score)
+    return totals
+
+
+def add_share(totals: dict[str, float], names: list[str], score: float) -> None:
+    """Add a score in equal parts to the edges of these names."""
+    for name in names:
+        totals[name] = totals.get(name, 0.0) + score / len(names)
 
 
 def read_ends(writer: str, reader: str, plan: Plan) -> tuple[Component, Component]:
@@ -94,9 +100,9 @@ def encode_eap(run: Traced) -> tuple[dict[str, Any], dict[str, Any]]:
         kept.update(names)
         if not names:
             lost.append({"writer": edge.writer, "reader": edge.reader, "role": edge.role, "score": edge.score})
-    totals = Counter[str]()
+    node_totals: dict[str, float] = defaultdict(float)
     for node in circuit.nodes:
-        totals[name_node(node.component)] += node.score
+        node_totals[name_node(node.component)] += node.score
     ends = {part.split("<")[0] for name in kept for part in name.split("->")}
     heads = [f"a{layer}.h{head}" for layer in range(plan.layers) for head in range(plan.heads)]
     every = ["input", *heads, *(f"m{layer}" for layer in range(plan.layers)), "logits"]
@@ -107,7 +113,7 @@ def encode_eap(run: Traced) -> tuple[dict[str, Any], dict[str, Any]]:
             "parallel_attn_mlp": plan.parallel,
             "d_model": int((run.about.get("model") or {}).get("d_model", 0)),
         },
-        "nodes": {name: {"in_graph": name in ends, "score": float(totals.get(name, 0.0))} for name in every},
+        "nodes": {name: {"in_graph": name in ends, "score": float(node_totals.get(name, 0.0))} for name in every},
         "edges": {
             name: {"score": float(scores.get(name, 0.0)), "in_graph": name in kept} for name in list_all_edges(plan)
         },

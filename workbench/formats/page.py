@@ -16,7 +16,8 @@ STYLE = (
     "body{font:15px/1.5 Helvetica,Arial,sans-serif;color:#1f2933;max-width:72rem;margin:2rem auto;padding:0 1rem}"
     "svg{max-width:100%;height:auto}figure{margin:0;overflow-x:auto}figcaption{color:#52606d;margin:.8rem 0}"
     "table{border-collapse:collapse;font-size:13px}th,td{padding:.2rem .6rem;text-align:left;border-bottom:1px solid "
-    "#d9dee5}td.n{text-align:right;font-variant-numeric:tabular-nums}summary{cursor:pointer;font-weight:600;margin:1rem 0}"
+    "#d9dee5}td.n{text-align:right;font-variant-numeric:tabular-nums}"
+    "summary{cursor:pointer;font-weight:600;margin:1rem 0}"
 )
 
 
