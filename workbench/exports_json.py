@@ -182,15 +182,15 @@ def is_integer(checker: object, value: object) -> bool:
     return isinstance(value, int) and is_number(checker, value)
 
 
-def find_fault(document: object) -> str:
-    """Where a document departs from the schema and how, cut when long; nothing when it obeys it."""
+def find_fault(document: object, schema: dict[str, Any] | None = None) -> str:
+    """Where a document departs from a schema (the circuit file's) and how, cut when long; nothing when it obeys it."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
     from jsonschema.validators import extend
 
     types = Draft202012Validator.TYPE_CHECKER.redefine_many({"number": is_number, "integer": is_integer})
     strict = extend(Draft202012Validator, type_checker=types)
-    error = best_match(strict(load_schema()).iter_errors(document))
+    error = best_match(strict(load_schema() if schema is None else schema).iter_errors(document))
     if error is None:
         return ""
     fault = f"{error.json_path}: {error.message}"

@@ -246,8 +246,8 @@ def figure_costs(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
     low, high = formats.interval
     words = (
         f"Operations of writing a reference of {usage.reference} tokens once and reading it, by expected reads; "
-        f"explicit memory ({usage.kept} kept tokens, {usage.memory_layers} memory layers) is the cheapest from {low:.4g} to "
-        f"{high:.6g} reads. n = 1 model shape. Method: formulas of Yang et al. 2024, section 2.3 and appendix A; "
+        f"explicit memory ({usage.kept} kept tokens, {usage.memory_layers} memory layers) is the cheapest from "
+        f"{low:.4g} to {high:.6g} reads. n = 1 model shape. Method: formulas of Yang et al. 2024, section 2.3 and appendix A; "
         "ablation: none; metric: operations, in TFlops.",
         name_hashes(source.about),
         f"Drawn by: {wish.command}",
