@@ -41,6 +41,12 @@ class CircuitFile:
         """Short human-readable name, as of a run."""
         return name_question(self.pairs)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from workbench.formats.notebook import show_run
+
+        return show_run(self)
+
 
 # What can be drawn and exported: a run, or the circuit alone.
 Traced = Run | CircuitFile

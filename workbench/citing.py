@@ -143,9 +143,8 @@ def bundle_run(folder: Path, environment: bool = True) -> bytes:
         raise UserError(f"{folder} does not verify, so it is not bundled: {broken[0].name}: {broken[0].found}")
     run = load_run(folder)
     files = {f"run/{path.name}": read_bytes(path) for path in sorted(folder.iterdir()) if is_kept(path)}
-    caption = write_caption(
-        describe_circuit(run, len(run.circuit.edges)), run, f"memory-circuits figure circuit run --out {FIGURE}"
-    )
+    command = f"memory-circuits figure circuit run --out {FIGURE}"
+    caption = write_caption(describe_circuit(run, len(run.circuit.edges)), run, command)
     files |= {FIGURE: draw_figure(run, caption), TABLE: EXPORTS["csv"].write(run), CIRCUIT: write_json(run)}
     files |= {CAPTION: caption.encode("utf-8", "backslashreplace") + b"\n"}
     files |= {ENVIRONMENT: list_environment().encode()} if environment else {}
@@ -170,13 +169,18 @@ def draw_figure(run: Run, caption: str) -> bytes:
 def describe_bundle(run: Run) -> str:
     """What is in the archive and what to do with it."""
     versions = ", ".join(f"{name} {run.about['versions'].get(name, read_version(name))}" for name in PACKAGES)
+    listed = {
+        "run/": "the run; `memory-circuits verify run` checks it, `memory-circuits replay run` repeats it",
+        FIGURE: "the circuit",
+        CAPTION: "what belongs under the figure",
+        TABLE: "its edges",
+        CIRCUIT: "the circuit as one file",
+        ENVIRONMENT: "packages that were installed where the archive was made",
+        MANIFEST: f"`sha256sum -c {MANIFEST}` checks all files",
+    }
+    files = "".join(f"{name:<16} {text}\n" for name, text in listed.items())
     return (
-        f"A run of memory-circuits: {run.title}\n\n"
-        f"run/             the run, as `memory-circuits verify run` checks it and `memory-circuits replay run` repeats it\n"
-        f"{FIGURE}       the circuit, {CAPTION} what belongs under it\n"
-        f"{TABLE}        its edges\n{CIRCUIT}     the circuit as one file\n"
-        f"{ENVIRONMENT}  packages where the archive was made\n{MANIFEST}       `sha256sum -c {MANIFEST}` checks all files\n\n"
-        f"Traced with {versions} by\n\n    {run.about['command']}\n"
+        f"A run of memory-circuits: {run.title}\n\n{files}\nTraced with {versions} by\n\n    {run.about['command']}\n"
     )
 
 

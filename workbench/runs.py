@@ -79,6 +79,12 @@ class Run:
         """Short human-readable name: the prompt and its answer, and how many more pairs there are."""
         return name_question(self.pairs)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from workbench.formats.notebook import show_run
+
+        return show_run(self)
+
 
 def name_question(pairs: Sequence[dict[str, Any]]) -> str:
     """The first prompt and its answer, and how many more pairs there are."""

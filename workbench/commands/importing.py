@@ -17,7 +17,7 @@ def declare_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="a circuit of ours, an attribution graph of circuit-tracer or Neuronpedia, or an EAP-IG or MIB graph (.json)",
+        help="a circuit of ours, an attribution graph of circuit-tracer or Neuronpedia, or a graph of EAP-IG or MIB",
     )
     parser.add_argument("--out", metavar="FILE", help="keep the circuit as this file, which figure and export take")
 

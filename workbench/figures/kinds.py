@@ -14,7 +14,7 @@ from probes.progress import Tick, quiet
 from workbench.circuit_files import Traced
 from workbench.figures.axes import COLUMNS
 from workbench.figures.captions import describe_circuit, name_hashes, write_caption
-from workbench.figures.scene import Scene
+from workbench.figures.scene import Scene, shrink
 from workbench.figures.themes import THEMES, Theme, recolour
 from workbench.runs import Run
 from workbench.views.text import show_line, show_token
@@ -70,7 +70,7 @@ class FigureKind:
 def draw_figure(kind: str, sources: Sequence[Any], wish: Wish, tick: Tick = quiet) -> Figure:
     """A figure of opened sources (`open_sources`), in its palette."""
     found = KINDS[kind].draw(sources, wish, tick)
-    return Figure(recolour(found.scene, wish.palette), found.caption)
+    return Figure(recolour(shrink(found.scene, wish.width), wish.palette), found.caption)
 
 
 def require_run(source: Traced) -> Run:
@@ -180,12 +180,13 @@ def figure_ledger(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
         raise UserError(f"{path} has no ledger of {wish.fact[:80]!r}")
     ledger = ledgers[0]
     about = json.loads(path.read_bytes())
+    keys = (("bank", "bank"), ("explicit", "memory"))
     known = "" if ledger.known else f" The model says {show_token(ledger.said)} instead."
     words = (
         f"The margin of {show_token(ledger.answer)} divided over what brings it.{known} n = 1 question: "
         f"{show_line(ledger.prompt)}. Method: {ledger.method}; ablation: explicit memories that are off: "
         f"{ledger.removal}; metric: {ledger.metric}, in {ledger.unit}; positive helps the answer.",
-        name_hashes(about),
+        name_hashes(about | {"memories": {name: {"sha256": about[key]} for name, key in keys if about.get(key)}}),
         f"Drawn by: {wish.command}",
     )
     return Figure(draw_waterfall(ledger, wish.width), " ".join(words))
@@ -247,8 +248,8 @@ def figure_costs(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
     words = (
         f"Operations of writing a reference of {usage.reference} tokens once and reading it, by expected reads; "
         f"explicit memory ({usage.kept} kept tokens, {usage.memory_layers} memory layers) is the cheapest from "
-        f"{low:.4g} to {high:.6g} reads. n = 1 model shape. Method: formulas of Yang et al. 2024, section 2.3 and appendix A; "
-        "ablation: none; metric: operations, in TFlops.",
+        f"{low:.4g} to {high:.6g} reads. n = 1 model shape. Method: formulas of Yang et al. 2024, section 2.3 and "
+        "appendix A; ablation: none; metric: operations, in TFlops.",
         name_hashes(source.about),
         f"Drawn by: {wish.command}",
     )

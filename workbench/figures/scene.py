@@ -181,6 +181,15 @@ def turn_point(point: Point, about: Point, angle: float) -> Point:
     return about[0] + x * cos(way) - y * sin(way), about[1] + x * sin(way) + y * cos(way)
 
 
+def shrink(scene: Scene, width: float) -> Scene:
+    """A scene no wider than a column."""
+    scale = min(width / scene.width, 1.0)
+    if scale == 1.0:
+        return scene
+    marks = tuple(move(mark, 0.0, 0.0, scale) for mark in scene.marks)
+    return Scene(scene.width * scale, scene.height * scale, marks, scene.title)
+
+
 def crop(marks: Sequence[Mark], title: str, margin: float, scale: float = 1.0) -> Scene:
     """A scene around marks, moved to its corner and then scaled."""
     corners = [point for mark in marks for point in list_corners(mark)] or [(0.0, 0.0)]
