@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from circuits.circuit import Circuit, Edge, Move, build_node
-from circuits.graph import Plan
+from circuits.graph import Plan, can_see, parse_component
 from probes.errors import UserError
 from workbench.circuit_files import CircuitFile
 from workbench.exports_json import FORMAT, parse_document, read_json
 from workbench.formats.attribution_graph import OWN, dump
 
 NOT_STATED = "not stated"
+# More layers than any model has; a picture has a row for each.
+MOST_LAYERS = 1000
 _LABEL = re.compile(r'Output "(.*)" \(p=', re.DOTALL)
 _EDGE = re.compile(r"(input|a\d+\.h\d+|m\d+)->(logits|m\d+|(a\d+\.h\d+)<([qkv])>)")
 
@@ -154,6 +156,8 @@ def name_features(document: dict[str, Any], positions: int) -> tuple[dict[str, s
         elif layer.isascii() and layer.isdigit() and not kind.startswith(("lorsa", "bias", "unknown")):
             names[name] = f"m{int(layer)}@{position}"
             layers = max(layers, int(layer) + 1)
+            if layers > MOST_LAYERS:
+                raise UserError(f"not an attribution graph: {where}.layer is {layer[:20]}, and no model is so deep")
         else:
             lost[kind] += 1
     return names, layers, best[1], lost
@@ -172,11 +176,18 @@ def read_marks(document: dict[str, Any], names: dict[str, str]) -> tuple[tuple[s
     return tuple(dict.fromkeys(pinned)), groups
 
 
+def has_edge(plan: Plan, writer: str, reader: str) -> bool:
+    """Whether a model of the plan has both components, and the second reads after the first wrote."""
+    first, second = (parse_component(name, plan.layers) for name in (writer, reader))
+    whole = first.layer < plan.layers and second.layer <= plan.layers and max(first.head, second.head) < plan.heads
+    return whole and can_see(first, second, plan.parallel)
+
+
 def read_eap(document: dict[str, Any]) -> Imported:
     """Circuit of an EAP-IG graph: the edges that are in it, at one position that stands for all."""
     cfg = read_field(document, "cfg", dict, "$")
     layers, heads = (read_field(cfg, name, int, "$.cfg") for name in ("n_layers", "n_heads"))
-    if not (1 <= layers <= 1000 and 1 <= heads <= 10_000):
+    if not (1 <= layers <= MOST_LAYERS and 1 <= heads <= 10_000):
         raise UserError(f"not an EAP-IG graph: $.cfg has {layers} layers and {heads} heads")
     plan = Plan(layers, heads, heads, parallel=bool(cfg.get("parallel_attn_mlp", False)))
     nodes = read_field(document, "nodes", dict, "$")
@@ -193,6 +204,8 @@ def read_eap(document: dict[str, Any]) -> Imported:
         if role in ("k", "v"):
             used.add(reader)
             reader = reader.replace(".h", ".kv")
+        if not has_edge(plan, writer, reader):
+            raise UserError(f"not an EAP-IG graph: $.edges has {name[:80]!r}, which a model of its cfg has not")
         edges.append(Edge(f"{writer}@0", f"{reader}@0", role, score))
     scores = {
         f"{'embed' if name == 'input' else name}@0": float(node["score"])

@@ -50,7 +50,8 @@ def make_ledger(**changes: Any) -> Ledger:
         for name, kind, share in (("anchor", "anchor", -1.5), ("memory 1", "explicit", 4.0), ("level 1", "bank", 0.5))
     )
     ledger = Ledger(
-        "f<&>", "The capital is", " Paris", " Rome", "logit-diff", "logits", "renormalised", 3.0, 0.0, entries, (), (), True
+        "f<&>", "The capital is", " Paris", " Rome", "logit-diff", "logits", "renormalised", 3.0, 0.0, entries, (), (),
+        True,
     )  # fmt: skip
     return replace(ledger, **changes)
 
@@ -182,7 +183,8 @@ def test_the_caption_says_what_a_reader_needs(
     assert caption == document["caption"]
     for needed in ("9 strongest of 30", "n = 1 prompt pair", "Method: EAP", "ablation: Counterfactual", "in logits",
                    "sha256 000000000000", "sha256 111111111111", "sha256 222222222222",
-                   "memory-circuits figure circuit", "--edges 9", "memory-circuits trace --fact norland-capital"):  # fmt: skip
+                   "memory-circuits figure circuit", "--edges 9",
+                   "memory-circuits trace --fact norland-capital"):  # fmt: skip
         assert needed in caption
     assert document["width_points"] <= COLUMNS[1] + 0.01
 

@@ -19,6 +19,8 @@ from circuits.graph import Component, Kind, Plan, parse_component, split_node, w
 from workbench.circuit_files import Traced
 from workbench.runs import Run
 
+NO_PLACE = (Kind.EXPLICIT, Kind.LEARNED, Kind.BANK)
+
 
 def name_node(component: Component) -> str:
     """Their name of a component, empty where they have none."""
@@ -119,7 +121,7 @@ def encode_eap(run: Traced) -> tuple[dict[str, Any], dict[str, Any]]:
         },
     }
     dropped = {
-        "nodes": [node.id for node in circuit.nodes if not name_node(node.component)],
+        "nodes": [node.id for node in circuit.nodes if node.component.kind in NO_PLACE],
         "edges": lost,
         "moves": len(circuit.moves),
         "positions": len(run.tokens),
