@@ -96,9 +96,9 @@ def read_views(folder: Path) -> dict[str, dict[str, Any]]:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
-    if (error := best_match(Draft202012Validator(load_schema()).iter_errors(document))) is not None:
-        place = "/".join(str(step) for step in error.absolute_path) or "the document"
-        raise UserError(f"{path} does not hold views: {place[:80]}: {error.message[:200]}; remove it")
+    if (fault := best_match(Draft202012Validator(load_schema()).iter_errors(document))) is not None:
+        place = "/".join(str(step) for step in fault.absolute_path) or "the document"
+        raise UserError(f"{path} does not hold views: {place[:80]}: {fault.message[:200]}; remove it")
     views: dict[str, dict[str, Any]] = document["views"]
     return views
 

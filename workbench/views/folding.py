@@ -177,3 +177,12 @@ def list_notes(glyphs: Sequence[Glyph], curation: Curation) -> Iterator[str]:
             name = curation.name_of(one)
             label = name if one.startswith("group:") else f"{one} ({name})" if name else one
             yield show_line(f"{drawn[one]}. {label}: {note}")
+
+
+def find_rank(circuit: Circuit) -> dict[str, int]:
+    """How many of the strongest edges it takes until each node is drawn."""
+    ranks: dict[str, int] = {}
+    for place, edge in enumerate(circuit.edges, start=1):
+        ranks.setdefault(edge.writer, place)
+        ranks.setdefault(edge.reader, place)
+    return ranks

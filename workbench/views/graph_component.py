@@ -66,7 +66,10 @@ def encode_drawing(drawing: Drawing) -> dict[str, Any]:
                 "box": g.shape == "box",
                 "fixed": g.id.startswith("memory:"),
                 "members": g.members,
+                "inner": trace_shape(g.shape, g.width + 5, g.height + 5) if g.members else "",
                 "mark": g.mark,
+                "w": g.width,
+                "h": g.height,
             }
             for g in drawing.glyphs
         ],
