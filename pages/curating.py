@@ -120,11 +120,6 @@ def offer_views(run: Run, name: str, edges: int, selected: str) -> None:
     """Save what is seen as a view with a link of its own, and open saved ones."""
     folder = library.find_runs() / name
     state = get_history(name).present
-    try:
-        views = read_views(folder)
-    except UserError as error:
-        st.error(plain(str(error)), icon=":material/error:")
-        return
     with st.form(f"save-view-{name}", border=False, clear_on_submit=True):
         box, button = st.columns([3, 1], vertical_alignment="bottom")
         title = box.text_input("Save this view as", max_chars=LONGEST_NAME, placeholder="a title, if you like")
@@ -134,6 +129,11 @@ def offer_views(run: Run, name: str, edges: int, selected: str) -> None:
         f"{plain(describe(state)) or 'Nothing pinned, grouped or hidden yet'}. A view is kept in the run's folder: "
         "edges, pins, supernodes, names, notes and hidden nodes. Its link shows the same to everyone who has the run."
     )
+    try:
+        views = read_views(folder)
+    except UserError as error:
+        st.error(plain(str(error)), icon=":material/error:")
+        return
     if views:
         labels = {number: entry["title"] or f"untitled, {entry['edges']} edges" for number, entry in views.items()}
         chosen = st.selectbox(

@@ -98,11 +98,8 @@ def explore(run: Run, name: str) -> None:
         st.warning(plain(problem))
     left, right = st.columns([3, 1], gap="medium")
     with left:
-        slider, reading = st.columns([3, 1], vertical_alignment="bottom")
-        with slider:
-            edges = choose_edges(run, name, place.edges, forced)
-        with reading:
-            show_reading(run, name, edges)
+        edges = choose_edges(run, name, place.edges, forced)
+        show_reading(run, name, edges)
         node = choose_node(run, name, place.node, taken)
         state = get_history(name).present
         drawing = lay_out(run.circuit, run.tokens, view_run(run, edges, node, state))

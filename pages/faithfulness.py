@@ -34,16 +34,13 @@ def show_reading(run: Run, name: str, edges: int) -> None:
     """Faithfulness of the edges shown: measured, or an estimate from the curve."""
     curve = read_curve(name)
     reading = read_faithfulness(run, curve, edges)
-    st.metric(
-        "Faithfulness of the edges shown",
-        show_decimals(reading.value),
+    value = "not measured" if reading.value is None else show_decimals(reading.value)
+    how = "see “Faithfulness curve” below the graph" if reading.value is None else reading.how
+    st.markdown(
+        f"Faithfulness of the {edges:,} strongest edges: **{value}** · {how}",
         help="Metric when these edges alone are kept and all else is ablated, normalised: 0 is everything ablated, 1 "
         "the whole model. What you hide or group is still kept: that changes the picture, not the circuit.",
     )
-    if reading.value is None:
-        st.caption("Not measured at this size: see “Faithfulness curve” below the graph.")
-    else:
-        st.caption(f"{reading.how[:1].upper()}{reading.how[1:]}, {edges:,} edges")
 
 
 def show_curve(run: Run, name: str, edges: int) -> None:

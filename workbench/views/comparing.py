@@ -22,10 +22,10 @@ from workbench.views.text import format_score
 Key = tuple[str, str, str]
 
 # How an edge's line is drawn by where it is found.
-DASHES = {"both": "", "first alone": "2 4", "second alone": "9 4"}
+DASHES = {"both": "", "first alone": "2 3", "second alone": "14 5"}
 LEGEND = (
-    ("line", POSITIVE, "larger in the second run"),
-    ("line", NEGATIVE, "smaller in the second run"),
+    ("line", POSITIVE, "larger in the second run (bows right)"),
+    ("line", NEGATIVE, "smaller in the second run (bows left)"),
     ("line", INK, "in both circuits"),
     (DASHES["first alone"], INK, "in the first circuit alone"),
     (DASHES["second alone"], INK, "in the second circuit alone"),

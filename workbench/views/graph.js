@@ -28,7 +28,7 @@ function drawWorld(world, graph) {
   for (const line of graph.lines) {
     const path = make('path', { class: `line ${line.r}`, d: line.d, stroke: line.c, 'stroke-width': line.w,
       'data-a': line.a, 'data-b': line.b });
-    if (line.p) path.setAttribute('stroke-dasharray', line.p);
+    if (line.p) { path.setAttribute('stroke-dasharray', line.p); path.classList.add('broken'); }
     path.append(make('title', {}, line.t));
     pieces.append(path);
   }

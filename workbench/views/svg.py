@@ -10,7 +10,7 @@ from workbench.runs import Run
 from workbench.views.curation import Curation
 from workbench.views.drawing import Drawing, Glyph, Line, Text, View
 from workbench.views.layout import lay_out
-from workbench.views.style import FAINT, INK, MOVE, NEGATIVE, POSITIVE, STYLES, trace_shape
+from workbench.views.style import FAINT, HURTS, INK, MOVE, NEGATIVE, POSITIVE, STYLES, trace_shape
 from workbench.views.text import measure_width, show_line
 
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
@@ -36,7 +36,7 @@ def write_line(line: Line) -> str:
     opacity = 0.65 if line.dashed else 0.8
     return (
         f'<path d="{line.path}" fill="none" stroke="{line.colour}" stroke-width="{line.width:g}" '
-        f'stroke-opacity="{opacity:g}" stroke-linecap="round"{dash}>'
+        f'stroke-opacity="{opacity:g}" stroke-linecap="{"butt" if line.dash else "round"}"{dash}>'
         f"<title>{escape(show_line(line.title))}</title></path>"
     )
 
@@ -85,11 +85,11 @@ def list_legend(drawing: Drawing) -> list[tuple[str, str, str, str]]:
     """Legend of what the drawing holds: shape (or `line`, `dash`), colour, outline, caption."""
     kinds = {glyph.kind for glyph in drawing.glyphs}
     rows = [(STYLES[kind].shape, STYLES[kind].fill, INK, STYLES[kind].caption) for kind in Kind if kind in kinds]
-    rows += [("line", POSITIVE, "", "helps the answer"), ("line", NEGATIVE, "", "hurts the answer")]
+    rows += [("line", POSITIVE, "", "helps the answer"), (HURTS, NEGATIVE, "", "hurts the answer")]
     if any(line.role == "move" for line in drawing.lines):
         rows.append(("dash", MOVE, "", "attention between positions"))
     if drawing.legend:
-        rows = [row for row in rows if row[0] != "line"]
+        rows = [row for row in rows if row[0] not in ("line", HURTS)]
         rows += [(shape, colour, "", caption) for shape, colour, caption in drawing.legend]
     if any(glyph.members for glyph in drawing.glyphs):
         rows.append(("box", "#ffffff", INK, "supernode (number of its nodes)"))
