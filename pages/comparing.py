@@ -27,7 +27,9 @@ def show_comparison(run: Run, name: str, edges: int) -> None:
     linked = str(st.query_params.get("with", ""))
     index = names.index(linked) if linked in names else None
     left, right = st.columns([3, 1], vertical_alignment="bottom")
-    picked = left.selectbox("Compare with", names, index=index, key=f"with-{name}-{linked[:80]}", placeholder="choose a saved run")
+    picked = left.selectbox(
+        "Compare with", names, index=index, key=f"with-{name}-{linked[:80]}", placeholder="choose a saved run"
+    )
     way = right.segmented_control("As", WAYS, default=WAYS[0], required=True, key=f"way-{name}")
     if linked and linked not in names:
         st.warning(f"There is no saved run {plain(linked[:80])} to compare with: choose one of the list.")
