@@ -16,7 +16,10 @@ from workbench.formats.graphs import write_dot, write_gexf, write_mermaid, write
 from workbench.formats.latex import write_latex
 from workbench.formats.page import write_run_page
 from workbench.formats.pictures import write_pdf, write_png, write_tex
-from workbench.views.svg import draw_run
+from workbench.views.drawing import View
+from workbench.views.layout import lay_out
+from workbench.views.svg import view_run
+from workbench.views.svg import write_svg as draw_svg
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class Export:
     """One format: `suffix` with its dot, `drops` says in words what of a run the file does not hold.
 
     `write` gives the file's bytes; the same run gives the same bytes. A format of several files has `write_files`: all
-    of them by name, for a file name without suffix, the one of that name first.
+    of them by name, for a file name without suffix, the one of that name first. With `shows_view` both take a `view`
+    too (None: all edges, nothing arranged).
     """
 
     name: str
@@ -32,13 +36,15 @@ class Export:
     suffix: str
     mime: str
     drops: str
-    write: Callable[[Traced], bytes]
-    write_files: Callable[[Traced, str], dict[str, bytes]] | None = None
+    write: Callable[..., bytes]
+    write_files: Callable[..., dict[str, bytes]] | None = None
+    shows_view: bool = False
 
 
-def write_svg(run: Traced) -> bytes:
-    """Picture of the circuit, as the Circuit page draws it before anything is filtered."""
-    return draw_run(run).encode()
+def write_svg(run: Traced, view: View | None = None) -> bytes:
+    """Picture of the circuit, as the Circuit page draws it."""
+    drawing = lay_out(run.circuit, run.tokens, view or view_run(run))
+    return draw_svg(drawing, run.title).encode()
 
 
 def write_table(run: Traced, name: str, kind: str) -> bytes:
@@ -88,10 +94,10 @@ _LOSSY = (
         "leaves out the scores of edges outside the circuit and the attention patterns",
         write_json,
     ),
-    Export("svg", "Figure (SVG)", ".svg", "image/svg+xml", PICTURE, write_svg),
-    Export("pdf", "Figure (PDF)", ".pdf", "application/pdf", PICTURE, write_pdf),
-    Export("png", "Figure (PNG)", ".png", "image/png", PICTURE, write_png),
-    Export("tikz", "Figure (TikZ)", ".tikz.tex", "application/x-tex", PICTURE, write_tex),
+    Export("svg", "Figure (SVG)", ".svg", "image/svg+xml", PICTURE, write_svg, None, True),
+    Export("pdf", "Figure (PDF)", ".pdf", "application/pdf", PICTURE, write_pdf, None, True),
+    Export("png", "Figure (PNG)", ".png", "image/png", PICTURE, write_png, None, True),
+    Export("tikz", "Figure (TikZ)", ".tikz.tex", "application/x-tex", PICTURE, write_tex, None, True),
     Export(
         "html",
         "Page (HTML)",
@@ -128,6 +134,7 @@ _LOSSY = (
         "stands in its generation settings); leaves out scores of edges outside the circuit and attention patterns",
         write_attribution_graph,
         write_attribution_files,
+        True,
     ),
     Export(
         "eap",

@@ -17,16 +17,19 @@ from workbench.costs.formats import Usage, compare_formats
 from workbench.costs.shapes import read_shape
 from workbench.figures.axes import COLUMNS, Frame, Scale
 from workbench.figures.charts import draw_costs, draw_faithfulness, draw_specificity, draw_waterfall
-from workbench.figures.circuits import draw_circuit, subtract
+from workbench.figures.circuits import draw_circuit
 from workbench.figures.kinds import KINDS, Wish, draw_figure
 from workbench.figures.maps import draw_map
 from workbench.figures.reading import read_svg
 from workbench.figures.scene import Label, Scene, Shape, list_corners, trace_path
 from workbench.figures.themes import THEMES
 from workbench.figures.vector import write_scene
+from workbench.importing import read_circuit
 from workbench.ledgers.table import Entry, Ledger, save_ledgers
 from workbench.library import find_shipped
 from workbench.runs import Run
+from workbench.view_files import SavedView, save_view
+from workbench.views.curation import Curation, Group
 from workbench.views.layout import lay_out
 from workbench.views.style import NEGATIVE
 from workbench.views.svg import view_run
@@ -98,7 +101,7 @@ def test_a_scene_comes_back_from_its_svg(run: Run) -> None:
     assert len(again.marks) == len(scene.marks)
 
 
-def test_grey_has_no_colour_and_negative_lines_are_dashed(run: Run) -> None:
+def test_grey_has_no_colour_and_what_hurts_is_dashed_as_on_screen(run: Run) -> None:
     found = draw_figure("circuit", [(Path("r"), run)], Wish(theme="grey")).scene
     for mark in found.marks:
         for colour in (mark.colour,) if isinstance(mark, Label) else (mark.fill, mark.stroke):
@@ -106,9 +109,9 @@ def test_grey_has_no_colour_and_negative_lines_are_dashed(run: Run) -> None:
             # The ink's own shade is close to grey.
             assert max(red, green, blue) - min(red, green, blue) <= 24
     plain = draw_figure("circuit", [(Path("r"), run)], Wish()).scene
-    hurting = [place for place, mark in enumerate(plain.marks) if isinstance(mark, Shape) and mark.stroke == NEGATIVE]
-    lines = [found.marks[place] for place in hurting]
-    assert lines and all(mark.dashed for mark in lines if isinstance(mark, Shape) and not mark.fill)
+    edges = [mark for mark in list_shapes(plain) if not mark.fill and " → " in mark.title]
+    assert len(edges) == len(run.circuit.edges)
+    assert all(bool(mark.dash) == (mark.stroke == NEGATIVE) for mark in edges)
 
 
 def test_the_map_has_a_square_a_cell_and_strikes_negative_ones_in_grey(run: Run) -> None:
@@ -123,19 +126,41 @@ def test_the_map_has_a_square_a_cell_and_strikes_negative_ones_in_grey(run: Run)
     assert "<image" not in write_scene(draw_map(run, COLUMNS[1], THEMES["screen"]))
 
 
-def test_a_difference_counts_edges_and_turns_its_sign(build_run: Callable[..., Run]) -> None:
+def test_a_difference_is_drawn_with_every_edge_of_either(build_run: Callable[..., Run]) -> None:
     first, second = build_run(), build_run(seed=1)
-    found, back = subtract(first, second), subtract(second, first)
-    assert found.both + found.first == len(first.circuit.edges)
-    assert found.both + found.second == len(second.circuit.edges)
-    assert (back.first, back.second) == (found.second, found.first)
-    assert {(e.writer, e.reader, e.role, -e.score) for e in back.circuit.edges} == {
-        (e.writer, e.reader, e.role, e.score) for e in found.circuit.edges
-    }
-    same = subtract(first, first)
-    assert same.jaccard == 1 and all(edge.score == 0 for edge in same.circuit.edges)
-    with pytest.raises(UserError, match="5 and 4 positions"):
-        subtract(first, build_run(tokens=("a", "b", "c", "d")))
+    found = draw_figure("difference", [(Path("a"), first), (Path("b"), second)], Wish())
+    union = {(e.writer, e.reader, e.role) for run in (first, second) for e in run.circuit.edges}
+    assert sum(" → " in mark.title for mark in list_shapes(found.scene)) == len(union)
+    both = len(first.circuit.edges) + len(second.circuit.edges) - len(union)
+    assert f"{both} in both, {len(first.circuit.edges) - both} in the first alone" in found.caption
+    assert any("larger in the second run" in text for text in list_labels(found.scene))
+
+
+def test_what_is_on_the_screen_is_in_the_figure_and_in_the_viewer_s_file(
+    run_folder: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pinned, *members = [node.id for node in run.circuit.nodes if node.component.layer in (0, 1)][:3]
+    state = Curation(
+        pinned=(pinned,), groups=(Group("group:1", "mine & <yours>", tuple(members)),), notes=((pinned, "look $here"),)
+    )
+    view = save_view(run_folder, SavedView(20, pinned, state))
+    for name in ("c.tex", "c.svg"):
+        assert main(["figure", "circuit", str(run_folder), "--view", view, "--out", str(tmp_path / name)]) == 0
+    assert f"--view {view}" in (tmp_path / "c.svg.caption.txt").read_text()
+    labels = list_labels(read_svg((tmp_path / "c.svg").read_text()))
+    assert any("mine & <yours>" in text for text in labels) and any("look $here" in text for text in labels)
+    assert r"look \$here" in (tmp_path / "c.tex").read_text()
+    graph = tmp_path / "graphs" / "norland.json"
+    words = ["export", str(run_folder), "--to", "attribution-graph", "--view", view, "--out", str(graph)]
+    assert main(words) == 0
+    found = read_circuit(graph.read_bytes())
+    assert (found.pinned, found.groups) == ((pinned,), {"mine & <yours>": members})
+    assert "supernodes=%5B%5B%22mine" in (graph.parent / "norland.query.txt").read_text()
+    capsys.readouterr()
+    assert main(["export", str(run_folder), "--to", "csv", "--view", view, "--out", str(tmp_path / "e.csv")]) == 2
+    assert "--view is for pictures" in capsys.readouterr().err
+    assert main(["figure", "circuit", str(run_folder), "--view", "0" * 12, "--out", str(tmp_path / "no.svg")]) == 2
+    assert "no such saved view" in capsys.readouterr().err
 
 
 def test_bars_of_the_waterfall_end_where_the_sum_does() -> None:

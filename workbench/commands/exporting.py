@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
@@ -12,6 +13,7 @@ from workbench.commands.summaries import open_traced
 from workbench.commands.terminal import clean_text
 from workbench.exports import EXPORTS, KINDS, name_table
 from workbench.exports_tables import TABLES
+from workbench.figures.kinds import Wish, open_view
 from workbench.storage import write_file
 
 
@@ -31,6 +33,9 @@ def declare_export(parser: argparse.ArgumentParser) -> None:
         default="edges",
         help="which table csv, parquet and latex write (default: %(default)s)",
     )
+    parser.add_argument(
+        "--view", metavar="ID", default="", help="pictures and attribution graphs: a view of the run that the app saved"
+    )
 
 
 def export_run(options: argparse.Namespace) -> Answer:
@@ -40,9 +45,13 @@ def export_run(options: argparse.Namespace) -> Answer:
     if options.to in KINDS and options.table == "parts" and run.parts is None:
         raise UserError(f"{place} kept no parts: trace the question again with --parts N")
     out = Path(options.out)
-    files = {out.name: export.write(run)}
+    if options.view and not export.shows_view:
+        shown = ", ".join(name for name, one in EXPORTS.items() if one.shows_view)
+        raise UserError(f"--view is for pictures and graphs that hold pins ({shown}): leave it out for {options.to}")
+    shows: dict[str, Any] = {"view": open_view(place, run, Wish(view=options.view))} if options.view else {}
+    files = {out.name: export.write(run, **shows)} if export.write_files is None else {}
     if export.write_files is not None:
-        files = export.write_files(run, out.name.removesuffix(".json"))
+        files = export.write_files(run, out.name.removesuffix(".json"), **shows)
     paths = {out.with_name(name): data for name, data in files.items()}
     for path, data in paths.items():
         write_file(path, data)

@@ -61,12 +61,20 @@ def declare_figure(parser: argparse.ArgumentParser) -> None:
         "--head", metavar="HEAD", default="", help="attention: for example a3.h1 (default: the strongest)"
     )
     parser.add_argument("--fact", metavar="ID", default="", help="ledger: the ledger of this fact (default: the first)")
+    parser.add_argument("--view", metavar="ID", default="", help="circuit: a view of the run that the app saved")
 
 
 def build_command(options: argparse.Namespace) -> str:
     """The command line that draws this figure again, defaults left out."""
     words = [PROGRAM, "figure", options.kind, *options.runs]
-    for name, default in (("columns", 2), ("theme", "screen"), ("edges", None), ("head", ""), ("fact", "")):
+    for name, default in (
+        ("columns", 2),
+        ("theme", "screen"),
+        ("edges", None),
+        ("head", ""),
+        ("fact", ""),
+        ("view", ""),
+    ):
         value = getattr(options, name)
         if value != default:
             words += [f"--{name}", str(value)]
@@ -94,7 +102,9 @@ def draw(options: argparse.Namespace) -> Answer:
         raise UserError(f"--out is {options.out[:200]!r}: its name must end in one of {', '.join(WRITERS)}")
     if options.edges is not None and options.edges < 1:
         raise UserError(f"--edges is {options.edges}: give 1 or more")
-    wish = Wish(options.columns, options.theme, options.edges, options.head, options.fact, build_command(options))
+    wish = Wish(
+        options.columns, options.theme, options.edges, options.head, options.fact, options.view, build_command(options)
+    )
     sources = open_sources(options.kind, options.runs)
     with show_progress() as tick:
         figure = draw_figure(options.kind, sources, wish, tick)

@@ -13,6 +13,7 @@ from workbench.views.style import FAINT, INK, LINE
 COLUMNS = {1: 234.0, 2: 486.0}
 # Sizes of text in points: names, and numbers beside them.
 TEXT, SMALL = 8.0, 7.0
+DASH = (4.0, 3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,8 @@ class Frame:
 
     def rule(self, points: Sequence[Point], colour: str, width: float = 1.2, dashed: bool = False) -> Shape:
         """A line through pairs of numbers."""
-        return Shape(trace_line(*(self.place(*point) for point in points)), stroke=colour, width=width, dashed=dashed)
+        steps = trace_line(*(self.place(*point) for point in points))
+        return Shape(steps, stroke=colour, width=width, dash=DASH if dashed else ())
 
 
 def draw_key(names: Sequence[tuple[str, str, str]], left: float, y: float, right: float) -> list[Mark]:
@@ -112,7 +114,9 @@ def draw_key(names: Sequence[tuple[str, str, str]], left: float, y: float, right
         if kind == "dot":
             marks.append(Shape(trace_circle(x + 8, y, 2.4), fill=colour))
         else:
-            marks.append(Shape(trace_line((x, y), (x + 15, y)), stroke=colour, width=1.4, dashed=kind == "dash"))
+            marks.append(
+                Shape(trace_line((x, y), (x + 15, y)), stroke=colour, width=1.4, dash=DASH if kind == "dash" else ())
+            )
         marks.append(Label(x + 20, y, name, SMALL, INK, "start"))
         x += wide
     return marks

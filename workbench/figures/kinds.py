@@ -17,12 +17,14 @@ from workbench.figures.captions import describe_circuit, name_hashes, write_capt
 from workbench.figures.scene import Scene, shrink
 from workbench.figures.themes import THEMES, Theme, recolour
 from workbench.runs import Run
+from workbench.views.drawing import View
 from workbench.views.text import show_line, show_token
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is drawn how: column width and palette by name, edges of a circuit, head of a pattern, fact of a ledger.
+    """What is drawn how: column width and palette by name, edges of a circuit, head of a pattern, fact of a ledger,
+    saved view of a circuit.
 
     `command` draws the same figure again and stands in the caption.
     """
@@ -32,6 +34,7 @@ class Wish:
     edges: int | None = None
     head: str = ""
     fact: str = ""
+    view: str = ""
     command: str = ""
 
     @property
@@ -68,7 +71,7 @@ class FigureKind:
 
 
 def draw_figure(kind: str, sources: Sequence[Any], wish: Wish, tick: Tick = quiet) -> Figure:
-    """A figure of opened sources (`open_sources`), in its palette."""
+    """A figure of opened sources, each a path with its run or circuit, in its palette."""
     found = KINDS[kind].draw(sources, wish, tick)
     return Figure(recolour(shrink(found.scene, wish.width), wish.palette), found.caption)
 
@@ -83,17 +86,30 @@ def require_run(source: Traced) -> Run:
 
 
 def figure_circuit(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
-    """The circuit's strongest edges."""
-    from dataclasses import replace
-
+    """The circuit's strongest edges, or as a saved view shows them."""
     from workbench.figures.circuits import draw_circuit
+    from workbench.views.curation import describe
+
+    path, source = sources[0]
+    view = open_view(path, source, wish)
+    shown = len(source.circuit.edges) if view.edges is None else min(view.edges, len(source.circuit.edges))
+    arranged = describe(view.curation)
+    what = describe_circuit(source, shown) + (f" {arranged}." if arranged else "")
+    return Figure(draw_circuit(source, wish.width, view), write_caption(what, source, wish.command))
+
+
+def open_view(path: Path, source: Traced, wish: Wish) -> View:
+    """The view that is wished for: a saved one of the run, or its strongest edges.
+
+    Raises UserError when the run has no such saved view.
+    """
+    from workbench.view_files import load_view
     from workbench.views.svg import view_run
 
-    source = sources[0][1]
-    shown = len(source.circuit.edges) if wish.edges is None else min(wish.edges, len(source.circuit.edges))
-    scene = draw_circuit(source, wish.width, view_run(source, shown))
-    what = describe_circuit(source, shown)
-    return Figure(replace(scene, title=source.title), write_caption(what, source, wish.command))
+    if not wish.view:
+        return view_run(source, wish.edges)
+    saved, _ = load_view(path, wish.view, source.circuit)
+    return view_run(source, wish.edges or saved.edges, saved.selected, saved.curation)
 
 
 def figure_difference(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
@@ -102,10 +118,11 @@ def figure_difference(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
 
     first, second = (require_run(source) for _, source in sources)
     scene, found = draw_difference(first, second, wish.width, wish.edges)
+    counts = [f"{found.count(where)} {word}" for where, word in WHERE.items()]
+    warnings = "".join(f" Note: {warning}." for warning in found.warnings)
     what = (
-        f"Edge scores of the first run minus the second's, of edges in either circuit: {found.both} in both, "
-        f"{found.first} in the first alone, {found.second} in the second alone (Jaccard {found.jaccard:.2f}). "
-        f"Second: {show_line(second.title)}; {name_hashes(second.about)}"
+        f"Edge scores of the second run minus the first's, of edges in either circuit: {', '.join(counts)} (Jaccard "
+        f"{found.jaccard:.2f}).{warnings} Second: {show_line(second.title)}; {name_hashes(second.about)}"
     )
     return Figure(scene, write_caption(what, first, wish.command))
 
@@ -275,5 +292,7 @@ KINDS: dict[str, FigureKind] = {
     "specificity": FigureKind("specificity scatter", "table of `specificity --table`", 1, figure_specificity),
     "costs": FigureKind("cost of each memory format by reads", "RUN", 1, figure_costs),
 }
+# Where an edge of a difference is found, in words.
+WHERE = {"both": "in both", "first alone": "in the first alone", "second alone": "in the second alone"}
 # Kinds whose argument may be a file that is no run.
 FILES = ("ledger", "specificity")

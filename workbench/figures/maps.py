@@ -82,7 +82,7 @@ def draw_square(
     """One square, struck through where it is negative and colour alone shall not say so, with its text."""
     fill = pick_fill(value, limit, theme, signed)
     marks: list[Mark] = [Shape(trace_box(x + 0.4, y + 0.4, side - 0.8, tall - 0.8), fill=fill, title=f"{value:.4g}")]
-    if signed and theme.dashed and value < -0.02 * limit:
+    if signed and theme.struck and value < -0.02 * limit:
         line = trace_line((x + 1.2, y + tall - 1.2), (x + side - 1.2, y + 1.2))
         marks.append(Shape(line, stroke=pick_ink(fill), width=0.5))
     if text:

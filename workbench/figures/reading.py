@@ -50,12 +50,14 @@ def read_group(group: ElementTree.Element) -> Iterator[Mark]:
 
 def read_text(element: ElementTree.Element) -> Label:
     """A line of text."""
-    turn = _TURN.search(element.get("transform", ""))
+    turn, size = _TURN.search(element.get("transform", "")), float(element.get("font-size", 11))
+    # A label's height is that of its middle, which is about a third of its size above the line that it stands on.
+    rise = 0.0 if element.get("dominant-baseline") == "central" else size * 0.35
     return Label(
         float(element.get("x", 0)),
-        float(element.get("y", 0)),
+        float(element.get("y", 0)) - rise,
         element.text or "",
-        float(element.get("font-size", 11)),
+        size,
         element.get("fill", "#000000"),
         element.get("text-anchor", "start"),
         float(turn[1]) if turn else 0.0,
@@ -79,7 +81,7 @@ def read_shape(tag: str, element: ElementTree.Element, title: str) -> Mark:
         "" if fill == "none" else fill,
         "" if stroke == "none" else stroke,
         float(element.get("stroke-width", 1)),
-        bool(element.get("stroke-dasharray")),
+        tuple(float(length) for length in element.get("stroke-dasharray", "").split()),
         float(element.get("stroke-opacity", element.get("fill-opacity", element.get("opacity", 1)))),
         element.findtext(f"{_NAMESPACE}title") or title,
     )

@@ -23,13 +23,16 @@ _COUNTS = {"M": 2, "L": 2, "H": 1, "V": 1, "C": 6, "Q": 4, "A": 7, "Z": 0}
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """An outline, filled (`fill`) or drawn (`stroke`) or both; an empty colour is none. `title` says what it is."""
+    """An outline, filled (`fill`) or drawn (`stroke`) or both; an empty colour is none.
+
+    `dash` is the length of a dash and of the gap after it, in points; empty: drawn through. `title` says what it is.
+    """
 
     steps: tuple[Step, ...]
     fill: str = ""
     stroke: str = ""
     width: float = 1.0
-    dashed: bool = False
+    dash: tuple[float, ...] = ()
     opacity: float = 1.0
     title: str = ""
 
@@ -159,7 +162,7 @@ def move(mark: Mark, x: float, y: float, scale: float = 1.0) -> Mark:
     steps = tuple(
         (letter, tuple(((a + x) * scale, (b + y) * scale) for a, b in points)) for letter, points in mark.steps
     )
-    return replace(mark, steps=steps, width=mark.width * scale)
+    return replace(mark, steps=steps, width=mark.width * scale, dash=tuple(length * scale for length in mark.dash))
 
 
 def list_corners(mark: Mark) -> Iterable[Point]:

@@ -14,14 +14,15 @@ BLACK = "#1f2933"
 class Theme:
     """A palette: `colours` maps those of the screen, and with `grey` all others become their brightness.
 
-    `dashed` draws what is negative in dashes (and strikes its squares through), so that no sign rests on colour alone.
+    `struck` strikes negative squares through, so that no sign rests on colour alone; lines that
+    hurt are dashed anyway.
     `signed` are the colours of squares from the lowest value over 0 to the highest, `share` those from 0 to 1.
     """
 
     label: str
     colours: dict[str, str] = field(default_factory=dict)
     grey: bool = False
-    dashed: bool = False
+    struck: bool = False
     signed: tuple[str, str, str] = (NEGATIVE, "#ffffff", POSITIVE)
     share: tuple[str, str] = ("#ffffff", "#174a80")
 
@@ -36,12 +37,10 @@ _OKABE = {
     "#9a6bc0": "#e3b0cd",
 }
 THEMES = {
-    "screen": Theme("as on screen: blue helps, orange-red hurts"),
-    "colour-blind": Theme(
-        "Okabe and Ito's colours; what hurts is dashed", _OKABE, False, True, ("#d55e00", "#ffffff", "#0072b2")
-    ),
+    "screen": Theme("as on screen: blue helps, orange-red hurts, in dashes"),
+    "colour-blind": Theme("Okabe and Ito's colours", _OKABE, False, True, ("#d55e00", "#ffffff", "#0072b2")),
     "grey": Theme(
-        "shades of grey; what hurts is dashed",
+        "shades of grey",
         {POSITIVE: BLACK, NEGATIVE: "#6b6b6b"},
         True,
         True,
@@ -78,5 +77,4 @@ def recolour_mark(mark: Mark, theme: Theme) -> Mark:
     """One mark in a theme."""
     if isinstance(mark, Label):
         return replace(mark, colour=fade(mark.colour, theme))
-    hurts = theme.dashed and mark.stroke.lower() == NEGATIVE and not mark.fill
-    return replace(mark, fill=fade(mark.fill, theme), stroke=fade(mark.stroke, theme), dashed=mark.dashed or hurts)
+    return replace(mark, fill=fade(mark.fill, theme), stroke=fade(mark.stroke, theme))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import cycle
 
 from workbench.figures.scene import Label, Mark, Scene, Step
 from workbench.views.text import show_line
@@ -111,9 +112,12 @@ def write_mark(mark: Mark, height: float, names: dict[str, str]) -> str:
         )
     looks = [f"fill={names[mark.fill]}"] if mark.fill else []
     if mark.stroke:
-        looks.append(f"draw={names[mark.stroke]},line width={mark.width:.2f}bp,line cap=round")
-    if mark.dashed:
-        looks.append(f"dash pattern=on {3 * mark.width + 1:.1f}bp off {2 * mark.width + 1:.1f}bp")
+        looks.append(
+            f"draw={names[mark.stroke]},line width={mark.width:.2f}bp,line cap={'butt' if mark.dash else 'round'}"
+        )
+    if mark.dash:
+        pattern = zip(cycle(("on", "off")), mark.dash, strict=False)
+        looks.append("dash pattern=" + " ".join(f"{word} {length:.2f}bp" for word, length in pattern))
     if mark.opacity != 1:
         looks.append(f"opacity={mark.opacity:g}")
     return f"\\path[{','.join(looks)}]{write_steps(mark.steps, height)};"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -42,9 +43,10 @@ def write_mark(mark: Mark) -> str:
         )
     looks = [f'fill="{mark.fill or "none"}"']
     if mark.stroke:
-        looks.append(f'stroke="{mark.stroke}" stroke-width="{write_number(mark.width)}" stroke-linecap="round"')
-    if mark.dashed:
-        looks.append(f'stroke-dasharray="{write_number(3 * mark.width + 1)} {write_number(2 * mark.width + 1)}"')
+        looks.append(f'stroke="{mark.stroke}" stroke-width="{write_number(mark.width)}"')
+        looks.append(f'stroke-linecap="{"butt" if mark.dash else "round"}"')
+    if mark.dash:
+        looks.append(f'stroke-dasharray="{" ".join(map(write_number, mark.dash))}"')
     if mark.opacity != 1:
         looks.append(f'{"stroke" if mark.stroke else "fill"}-opacity="{write_number(mark.opacity)}"')
     title = f"<title>{escape(show_line(mark.title))}</title>" if mark.title else ""
@@ -61,6 +63,11 @@ def write_scene(scene: Scene, description: str = "", font: str = FONT) -> str:
         f'viewBox="0 0 {size[0]} {size[1]}" role="img" font-family={quoteattr(font)}>\n'
         f"<title>{escape(show_line(scene.title))}</title>\n<desc>{escape(show_line(description))}</desc>\n{body}\n</svg>\n"
     )
+
+
+def can_typeset() -> bool:
+    """Whether PDF and PNG can be written here."""
+    return find_spec("typst") is not None
 
 
 def load_typst() -> Any:

@@ -25,6 +25,7 @@ from workbench.circuit_files import Traced
 from workbench.exports_json import encode_document
 from workbench.provenance import read_version
 from workbench.views.describe import name_component
+from workbench.views.drawing import View
 from workbench.views.text import show_line, show_token
 
 OWN = "memory_circuits"
@@ -182,18 +183,31 @@ def dump(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=True, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
 
 
-def write_attribution_graph(run: Traced) -> bytes:
+def encode_view(run: Traced, slug: str, view: View | None) -> dict[str, Any]:
+    """The graph with the pins, supernodes and names of a view."""
+    if view is None:
+        return encode_graph(run, slug)
+    state = view.curation
+    graph = encode_graph(run, slug, state.spread(state.pinned), {group.name: group.members for group in state.groups})
+    own = dict(state.names)
+    for node, value in zip(run.circuit.nodes, graph["nodes"], strict=True):
+        if node.id in own and value["feature_type"] != TYPES[Kind.LOGITS]:
+            value["clerp"] = show_line(own[node.id])
+    return graph
+
+
+def write_attribution_graph(run: Traced, view: View | None = None) -> bytes:
     """The graph's file alone, named after the question."""
-    return dump(encode_graph(run, make_slug(run.title)))
+    return dump(encode_view(run, make_slug(run.title), view))
 
 
-def write_attribution_files(run: Traced, stem: str) -> dict[str, bytes]:
+def write_attribution_files(run: Traced, stem: str, view: View | None = None) -> dict[str, bytes]:
     """The graph, the `graph-metadata.json` that the local viewer lists graphs from, and the query that opens it.
 
     The local viewer takes pins from the file and supernodes from the address alone.
     """
     slug = make_slug(stem)
-    graph = encode_graph(run, slug)
+    graph = encode_view(run, slug, view)
     pins, groups = graph["qParams"]["pinnedIds"], graph["qParams"]["supernodes"]
     query = f"?slug={quote(slug)}&pinnedIds={quote(','.join(pins))}&supernodes={quote(json.dumps(groups))}"
     return {
