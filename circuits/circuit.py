@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
+from circuits.display import show_circuit
 from circuits.graph import Component, Plan, Wiring, parse_component, split_node
 
 # Unit of each metric, and so of every score under it.
@@ -86,6 +87,10 @@ class Circuit:
     unit: str
     requested: int
     total: int
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return show_circuit(self)
 
     def find_node(self, node: str) -> Node | None:
         """The node of an id, or None when the circuit has none."""

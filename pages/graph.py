@@ -17,15 +17,26 @@ _mount_tokens = st.components.v2.component("reference_tokens", html=_tokens.html
 HIGHEST, LARGEST_SCALE = 820, 1.25
 
 
-def read_state(key: str) -> tuple[str, list[str]]:
-    """Selected node and pinned nodes of a mounted graph, as the browser last said; read it before mounting."""
+def read_selected(key: str) -> str:
+    """Selected node of a mounted graph, as the browser last said; read it before mounting."""
     state: Any = st.session_state.get(key) or {}
-    selected, pinned = state.get("selected"), state.get("pinned")
-    return str(selected or ""), [str(node) for node in pinned] if isinstance(pinned, list) else []
+    return str(state.get("selected") or "")
 
 
-def mount_graph(key: str, drawing: Drawing, run: str, selected: str, pinned: list[str]) -> None:
-    """Draw the circuit; clicks change the state that `read_state` reads."""
+def read_log(key: str) -> tuple[str, list[Any]]:
+    """What was done in a mounted graph, as the browser last said: a name of its page load, and numbered entries."""
+    state: Any = st.session_state.get(key) or {}
+    log = state.get("log")
+    entries = log.get("entries") if isinstance(log, dict) else None
+    return (str(log.get("page", "")), entries) if isinstance(entries, list) else ("", [])
+
+
+def mount_graph(key: str, drawing: Drawing, run: str, selected: str, curated: dict[str, Any] | None = None) -> None:
+    """Draw the circuit; clicks and keys change what `read_selected` and `read_log` read.
+
+    `curated` is what the script has to know of the reader's curation (`curating.encode_curation`); None: the graph can
+    be looked at only.
+    """
     if key in st.session_state and (st.session_state[key] or {}).get("selected") != selected:
         st.session_state[key]["selected"] = selected
     data = encode_drawing(drawing)
@@ -36,12 +47,13 @@ def mount_graph(key: str, drawing: Drawing, run: str, selected: str, pinned: lis
             "sign": sign_data(data),
             "run": run,
             "selected": selected,
-            "pinned": pinned,
             "height": round(min(drawing.height * LARGEST_SCALE, HIGHEST)),
+            "curated": curated is not None,
+            **(curated or {}),
         },
-        default={"selected": selected, "pinned": pinned},
+        default={"selected": selected, "log": {}},
         on_selected_change=lambda: None,
-        on_pinned_change=lambda: None,
+        on_log_change=lambda: None,
     )
 
 

@@ -8,36 +8,84 @@ from circuits.circuit import UNITS, Node
 from circuits.graph import Kind
 from pages.checks import offer_check
 from pages.graph import mount_tokens
+from pages.intervening import offer_intervention, offer_written
 from pages.parts import show_parts
 from workbench.runs import Run
+from workbench.views.curation import Curation, Group
 from workbench.views.describe import name_component, show_position
 from workbench.views.drawing import Drawing
 from workbench.views.figures import draw_attention
 from workbench.views.memories import find_kept, read_block
-from workbench.views.tables import tabulate_edges, tabulate_moves
-from workbench.views.text import format_score, plain
+from workbench.views.tables import tabulate_edges, tabulate_members, tabulate_moves
+from workbench.views.text import format_score, plain, plural
 
 
-def inspect(run: Run, name: str, node: str, drawing: Drawing) -> None:
-    """The selected node, or how to select one."""
-    found = run.circuit.find_node(node)
+def inspect(run: Run, name: str, node: str, drawing: Drawing, state: Curation) -> None:
+    """The selected node or supernode, or how to select one."""
+    group, found = state.find_group(node), run.circuit.find_node(node)
+    if group is not None:
+        inspect_group(run, name, group, state)
+        return
     if found is None:
         st.info("Select a node in the graph: its score, edges, attention or memory appear here.")
+        if len(state.pinned) > 1:
+            offer_intervention(run, name, keep_writers(run, state.spread(state.pinned)), "all pinned nodes")
         return
     st.subheader(name_component(found.component))
     st.caption(f"{plain(found.id)} · {found.component.kind} · {plain(show_position(found.position, run.tokens))}")
+    show_texts(state, node)
     if all(glyph.id != node for glyph in drawing.glyphs):
-        st.caption("Not among the edges shown: move the slider to the right to see it in the graph.")
+        st.caption(
+            "Not among what is shown: move the slider to the right, or show hidden nodes, to see it in the graph."
+        )
     if found.component.kind is not Kind.LOGITS:
         st.metric(
             "Score", f"{format_score(found.score)} {plain(run.circuit.unit)}", help=plain(explain_score(found, run))
         )
         offer_check(run, name, found.id)
+        offer_intervention(run, name, (found.id,), found.id)
+        if found.component.kind is not Kind.KEY_VALUE:
+            offer_written(run, name, found.id)
         show_parts(run, name, found)
     show_memory(run, name, found)
     show_edges(run, found)
     if found.component.kind in (Kind.HEAD, Kind.EXPLICIT):
         show_attention(run, name, found)
+
+
+def show_texts(state: Curation, one: str) -> None:
+    """Name and note that a reader gave, as text."""
+    if (name := state.name_of(one)) and state.find_group(one) is None:
+        st.caption(f"Named “{plain(name)}”")
+    if note := state.note_of(one):
+        st.info(plain(note), icon=":material/edit_note:")
+
+
+def keep_writers(run: Run, nodes: tuple[str, ...]) -> tuple[str, ...]:
+    """Nodes that can be ablated: all but the logits."""
+    kinds = {node.id: node.component.kind for node in run.circuit.nodes}
+    return tuple(node for node in nodes if kinds.get(node) not in (None, Kind.LOGITS))
+
+
+def inspect_group(run: Run, name: str, group: Group, state: Curation) -> None:
+    """A supernode: its members with their scores, ablated or scaled together."""
+    st.subheader(plain(group.name))
+    members = [node for node in run.circuit.nodes if node.id in group.members]
+    st.caption(f"Supernode of {plural(len(members), 'node')}: drawn as one, their edges added up.")
+    show_texts(state, group.id)
+    total = sum(node.score for node in members)
+    st.metric(
+        "Sum of scores",
+        format_score(total, run.circuit.unit),
+        help="Each is the drop of the metric when that node alone is ablated; together they may do more or less.",
+    )
+    offer_intervention(run, name, keep_writers(run, group.members), group.name)
+    st.dataframe(
+        tabulate_members(members, run.tokens, run.circuit.unit),
+        hide_index=True,
+        column_config={run.circuit.unit: st.column_config.NumberColumn(format="%+.3f")},
+        alt="Members of the supernode",
+    )
 
 
 def explain_score(node: Node, run: Run) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from circuits.circuit import Node
+from circuits.graph import Kind
 from circuits.parts import PART_KINDS, WEIGHED, KeptParts
 from pages.checks import offer_check
+from pages.intervening import offer_written
 from workbench.runs import Run
 from workbench.settings import ABLATIONS, METHODS
 from workbench.views.describe import name_part
@@ -59,6 +61,8 @@ def show_parts(run: Run, name: str, node: Node) -> None:
     if chosen is not None:
         st.caption(f"{plain(name_part(labels[chosen][1].component))}.")
         offer_check(run, name, chosen)
+        if node.component.kind is not Kind.HEAD:
+            offer_written(run, name, chosen)
 
 
 def explain_parts(kept: KeptParts, weighed: bool) -> str:

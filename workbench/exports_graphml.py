@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from circuits.graph import Component
+from circuits.graph import Component, wire
 from circuits.parts import PART_KINDS
+from workbench.circuit_files import Traced
 from workbench.exports_tables import find_token
-from workbench.runs import Run
 from workbench.views.describe import describe_node, name_component, name_part, show_position
 from workbench.views.memories import find_source
 
@@ -27,7 +27,7 @@ def clean_xml(text: object) -> str:
     return _UNWRITABLE.sub(picture_character, str(text))
 
 
-def build_graph(run: Run) -> Any:
+def build_graph(run: Traced) -> Any:
     """networkx.MultiDiGraph of a circuit: `relation` is `edge` or `attention`, scores in the graph's `unit`.
 
     Parts that the run kept are nodes too, each joined to the node that it is a part of (`part`), and to the one reader
@@ -63,12 +63,12 @@ def build_graph(run: Run) -> Any:
     return graph
 
 
-def add_parts(graph: Any, run: Run) -> None:
+def add_parts(graph: Any, run: Traced) -> None:
     """Add the parts that a run kept, and the nodes that they belong to where the circuit has not kept these."""
     kept = run.parts
     if kept is None:
         return
-    readers = {reader.name: reader for reader in run.scores.wiring.readers}
+    readers = {reader.name: reader for reader in wire(run.circuit.plan).readers}
     for index, part in enumerate(kept.parts):
         add_place(graph, run, part.component.whole, part.position)
         add_place(graph, run, part.component, part.position)
@@ -85,7 +85,7 @@ def add_parts(graph: Any, run: Run) -> None:
         graph.add_edge(part.id, end, f"p{index}", relation="part edge", role=reader.role, **measured)
 
 
-def add_place(graph: Any, run: Run, component: Component, position: int) -> None:
+def add_place(graph: Any, run: Traced, component: Component, position: int) -> None:
     """Add a node for a component, or a part of one, at a position, unless it is there."""
     node = f"{component.name}@{position}"
     if node in graph:
@@ -103,7 +103,7 @@ def add_place(graph: Any, run: Run, component: Component, position: int) -> None
     )
 
 
-def write_graphml(run: Run) -> bytes:
+def write_graphml(run: Traced) -> bytes:
     """GraphML of a circuit; the same run gives the same bytes, whichever XML library is installed."""
     from networkx.readwrite.graphml import GraphMLWriter
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import resources
 from typing import Any, NoReturn
 
@@ -18,9 +18,10 @@ from circuits.circuit import Circuit
 from circuits.graph import wire
 from circuits.parts import PART_KINDS, KeptParts
 from probes.errors import UserError
+from workbench.circuit_files import CircuitFile, Traced
 from workbench.exports_tables import find_token
 from workbench.parts import decode_parts, encode_parts
-from workbench.runs import Run, decode_circuit, list_tokens, upgrade
+from workbench.runs import decode_circuit, list_tokens, upgrade
 from workbench.views.describe import describe_node, describe_part
 from workbench.views.memories import find_source
 
@@ -41,23 +42,6 @@ COPIED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CircuitFile:
-    """A circuit read from a file; `about` holds the document's keys that `COPIED` names.
-
-    `parts` are the strongest FFN units, slots and attention edges, None where the run kept none.
-    """
-
-    about: dict[str, Any]
-    circuit: Circuit
-    parts: KeptParts | None = None
-
-    @property
-    def tokens(self) -> list[str]:
-        """Text at each position of the circuit."""
-        return list_tokens(self.about)
-
-
 @functools.cache
 def load_schema() -> dict[str, Any]:
     """The JSON Schema of the document."""
@@ -66,7 +50,7 @@ def load_schema() -> dict[str, Any]:
     return schema
 
 
-def encode_document(run: Run) -> dict[str, Any]:
+def encode_document(run: Traced) -> dict[str, Any]:
     """The document as a JSON object."""
     circuit = run.circuit
     nodes = [
@@ -96,7 +80,7 @@ def encode_document(run: Run) -> dict[str, Any]:
     }
 
 
-def spell_parts(run: Run, kept: KeptParts) -> dict[str, Any]:
+def spell_parts(run: Traced, kept: KeptParts) -> dict[str, Any]:
     """Kept parts as a JSON object, each with its position, tokens and a sentence."""
     value = encode_parts(kept)
     for part, entry in zip(kept.parts, value["list"], strict=True):
@@ -108,7 +92,7 @@ def spell_parts(run: Run, kept: KeptParts) -> dict[str, Any]:
     return value
 
 
-def write_json(run: Run) -> bytes:
+def write_json(run: Traced) -> bytes:
     """The document's bytes: UTF-8, sorted keys, numbers that read back the same."""
     # ensure_ascii: a token may be half a character, which UTF-8 cannot hold but a JSON escape can.
     text = json.dumps(encode_document(run), ensure_ascii=True, indent=1, sort_keys=True, allow_nan=False)
@@ -198,15 +182,15 @@ def is_integer(checker: object, value: object) -> bool:
     return isinstance(value, int) and is_number(checker, value)
 
 
-def find_fault(document: object) -> str:
-    """Where a document departs from the schema and how, cut when long; nothing when it obeys it."""
+def find_fault(document: object, schema: dict[str, Any] | None = None) -> str:
+    """Where a document departs from a schema (the circuit file's) and how, cut when long; nothing when it obeys it."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
     from jsonschema.validators import extend
 
     types = Draft202012Validator.TYPE_CHECKER.redefine_many({"number": is_number, "integer": is_integer})
     strict = extend(Draft202012Validator, type_checker=types)
-    error = best_match(strict(load_schema()).iter_errors(document))
+    error = best_match(strict(load_schema() if schema is None else schema).iter_errors(document))
     if error is None:
         return ""
     fault = f"{error.json_path}: {error.message}"

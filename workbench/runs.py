@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,19 @@ class Run:
     @property
     def title(self) -> str:
         """Short human-readable name: the prompt and its answer, and how many more pairs there are."""
-        more = f" and {len(self.pairs) - 1} more" if len(self.pairs) > 1 else ""
-        return f"{self.pair['clean']} → {self.pair['answer'].strip()}{more}"
+        return name_question(self.pairs)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from workbench.formats.notebook import show_run
+
+        return show_run(self)
+
+
+def name_question(pairs: Sequence[dict[str, Any]]) -> str:
+    """The first prompt and its answer, and how many more pairs there are."""
+    more = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
+    return f"{pairs[0]['clean']} → {pairs[0]['answer'].strip()}{more}"
 
 
 def list_tokens(about: dict[str, Any]) -> list[str]:

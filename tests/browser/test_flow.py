@@ -136,3 +136,89 @@ def test_a_bad_link_is_told_in_the_page(base: str, browser: Any, witness: Any, r
     page.goto(f"{base}/circuit?run=../../etc&node=%3Cimg%20src=x%3E")
     page.get_by_text("there is no saved run").wait_for(timeout=QUICK)
     assert not witness.problems
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(400)
+def test_a_graph_is_curated_by_mouse_and_by_keyboard(
+    base: str, browser: Any, witness: Any, runs: Path, run: Run, tmp_path: Path
+) -> None:
+    """Pin, group, name, note, hide, undo, search, keys; saved, and opened by its link in another session."""
+    save_run(run, runs / "norland")
+    page = witness.watch(browser.new_page(viewport=VIEW))
+    page.goto(f"{base}/circuit?run=norland&edges=20")
+    heads = page.locator('.node[data-id^="a"]')
+    heads.first.wait_for(timeout=QUICK)
+    ids = [heads.nth(place).get_attribute("data-id") for place in range(4)]
+
+    def find(node: str) -> Any:
+        return page.locator(f'.node[data-id="{node}"]')
+
+    # By keyboard alone, from the first node on.
+    find(ids[0]).focus()
+    page.keyboard.press("p")
+    page.locator(f'.node.pinned[data-id="{ids[0]}"]').wait_for(timeout=QUICK)
+    find(ids[1]).focus()
+    page.keyboard.press("g")
+    page.get_by_label("Name of the supernode").wait_for(timeout=QUICK)
+    page.keyboard.type("<img src=x onerror=alert(1)>")
+    page.keyboard.press("Enter")
+    group = find("group:1")
+    group.wait_for(timeout=QUICK)
+    assert find(ids[0]).count() == 0
+    group.focus()
+    page.keyboard.press("n")
+    page.keyboard.type("</script> $y$")
+    page.keyboard.press("Enter")
+    page.locator('.node[data-id="group:1"] .mark').wait_for(timeout=QUICK)
+    group.focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("Supernode of 2 nodes").wait_for(timeout=QUICK)
+    find(ids[2]).focus()
+    page.keyboard.press("h")
+    find(ids[2]).wait_for(state="detached", timeout=QUICK)
+    page.get_by_text("1 hidden").wait_for(timeout=QUICK)
+    page.keyboard.press("Control+z")
+    find(ids[2]).wait_for(timeout=QUICK)
+    page.keyboard.press("Control+Shift+z")
+    find(ids[2]).wait_for(state="detached", timeout=QUICK)
+    page.keyboard.press("?")
+    page.get_by_role("region", name="Keys").wait_for(timeout=QUICK)
+    page.keyboard.press("Escape")
+    page.get_by_role("region", name="Keys").wait_for(state="hidden", timeout=QUICK)
+    page.keyboard.press("/")
+    page.keyboard.type(ids[2])
+    page.get_by_role("list", name="Nodes found").get_by_text("(hidden)").wait_for(timeout=QUICK)
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda url: parse_qs(urlsplit(url).query).get("node") == [ids[2]], timeout=QUICK)
+    find(ids[2]).wait_for(timeout=QUICK)
+
+    # By mouse alone.
+    find(ids[3]).click(modifiers=["Control"])
+    page.locator(f'.node.pinned[data-id="{ids[3]}"]').wait_for(timeout=QUICK)
+    select(page, find(ids[2]))
+    page.get_by_role("button", name="Rename", exact=True).click()
+    page.get_by_label("Name", exact=True).fill("mover")
+    page.get_by_role("button", name="OK", exact=True).click()
+    find(ids[2]).get_by_text("mover", exact=True).wait_for(timeout=QUICK)
+    find(ids[2]).hover()
+    assert page.locator("svg.picture.dim").count() == 1
+    page.get_by_role("tab", name="Saved views").click()
+    page.get_by_role("button", name="Save view").click(timeout=QUICK)
+    page.wait_for_url(re.compile(r"[?&]view=[0-9a-f]{12}"), timeout=QUICK)
+
+    again = witness.watch(browser.new_page(viewport=VIEW))
+    again.goto(f"{base}/circuit?run=norland&view={read_link(page, 'view')}")
+    again.locator('.node[data-id="group:1"]').get_by_text("<img").first.wait_for(timeout=QUICK)
+    again.locator(f'.node.pinned[data-id="{ids[3]}"]').wait_for(timeout=QUICK)
+    again.locator(f'.node[data-id="{ids[2]}"]').get_by_text("mover", exact=True).wait_for(timeout=QUICK)
+    again.get_by_role("tab", name="Download and replay").click()
+    with again.expect_download(timeout=QUICK) as download:
+        again.get_by_role("button", name="Figure as shown (SVG)").click()
+    path = tmp_path / "figure.svg"
+    download.value.save_as(path)
+    texts = [element.text or "" for element in ElementTree.parse(path).iter()]
+    assert (
+        "mover" in texts and any("<img src=x" in text for text in texts) and any("</script>" in text for text in texts)
+    )
+    assert not witness.problems

@@ -18,7 +18,7 @@ from circuits.assembly import assemble
 from circuits.graph import Kind
 from circuits.parts import WEIGHED
 from circuits.selection import Goal, select_top
-from workbench import checks, quality
+from workbench import checks, interventions, quality, size_curves
 from workbench.runs import Recording, Run, save_run
 
 OpenPage = Callable[..., AppTest]
@@ -302,3 +302,169 @@ def test_opening_a_saved_run_imports_no_torch(run_folder: Path) -> None:
     environment = {**os.environ, "MEMORY_CIRCUITS_RUNS": str(run_folder.parent), "PYTHONPATH": os.getcwd()}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def act(app: AppTest, name: str, *entries: tuple[str, list[str], str], selected: str = "", first: int = 1) -> AppTest:
+    """Send what the browser's script would log: kind, nodes, text; then run the page."""
+    log = [
+        {"n": number, "kind": kind, "nodes": nodes, "text": text}
+        for number, (kind, nodes, text) in enumerate(entries, start=first)
+    ]
+    app.session_state[f"graph-{name}"] = {"selected": selected, "log": {"page": "p", "entries": log}}
+    return app.run()
+
+
+def open_tab(app: AppTest, name: str, tab: str) -> AppTest:
+    """Open one of the tabs below the graph."""
+    app.session_state[f"tabs-{name}"] = tab
+    return app.run()
+
+
+def test_what_a_reader_does_is_undone_saved_and_restored_by_a_link(
+    open_page: OpenPage, saved: str, run: Run, runs: Path
+) -> None:
+    one, two, three, four = [node.id for node in run.circuit.nodes if node.component.kind is Kind.HEAD][:4]
+    app = open_page("circuit", run=saved)
+    app = act(
+        app,
+        saved,
+        ("pin", [one, two], ""),
+        ("group", [three], "**subject** <b>"),
+        ("annotate", ["group:1"], "why $x$"),
+        ("hide", [four], ""),
+        ("pin", [one], ""),
+        selected="group:1",
+    )
+    assert not app.exception
+    page = texts(app)
+    assert "1 pinned, 1 supernode, 1 note, 1 hidden" in page.replace("\\,", ",")
+    assert app.subheader[0].value.startswith("\\*\\*subject")
+    assert "**subject**" not in page and "$x$" not in page and "<b>" not in page
+    assert list_linked(app, "node") == ["group:1"]
+    app = act(app, saved, ("undo", [], ""), ("undo", [], ""), selected="group:1", first=6)
+    assert "1 pinned" not in texts(app) and "1 hidden" not in texts(app)
+    app = act(app, saved, ("redo", [], ""), selected="group:1", first=8)
+    assert "1 supernode, 1 note, 1 hidden" in texts(app).replace("\\,", ",")
+    app = open_tab(app, saved, "Saved views")
+    app.text_input[0].input("mine")
+    next(button for button in app.button if button.label == "Save view").click()
+    app.run()
+    assert not app.exception
+    (number,) = list_linked(app, "view")
+    assert (runs / saved / "view.json").is_file()
+    again = open_page("circuit", run=saved, view=number)
+    assert not again.exception
+    assert "1 supernode, 1 note, 1 hidden" in texts(again).replace("\\,", ",")
+    assert again.subheader[0].value == app.subheader[0].value
+    assert open_page("circuit", run=saved, view=number, edges="7").slider[0].value == 7
+
+
+def test_bad_views_and_actions_are_told_or_left_out(open_page: OpenPage, saved: str, runs: Path) -> None:
+    app = open_page("circuit", run=saved, view="../../etc/passwd")
+    assert not app.exception and "no such saved view" in app.warning[0].value
+    app.session_state[f"graph-{saved}"] = {"selected": "<img>", "log": {"page": 3, "entries": [1, None, {"n": "x"}]}}
+    assert not app.run().exception
+    app = act(app, saved, ("destroy", ["a0.h0@0"], ""), ("pin", ["no@1"], ""), ("reveal", ["no@1"], ""))
+    assert not app.exception and "pinned" not in texts(app)
+    (runs / saved / "view.json").write_text("{")
+    app = open_tab(app, saved, "Saved views")
+    assert not app.exception and "not JSON" in texts(app)
+
+
+def test_a_search_reveals_a_node_beyond_the_slider(open_page: OpenPage, saved: str, run: Run) -> None:
+    last = run.circuit.edges[-1]
+    new = next(
+        end
+        for end in (last.reader, last.writer, run.circuit.edges[-2].writer)
+        if all(end not in (edge.writer, edge.reader) for edge in run.circuit.edges[:5])
+    )
+    app = act(open_page("circuit", run=saved, edges="5"), saved, ("hide", [new], ""), ("reveal", [new], ""))
+    assert not app.exception
+    assert app.slider[0].value > 5
+    assert list_linked(app, "node") == [new]
+    assert "hidden" not in texts(app)
+
+
+def test_faithfulness_follows_the_slider(
+    open_page: OpenPage, settle: Settle, saved: str, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curve = size_curves.SizeCurve((1, 4, 30), (0.0, 0.5, 0.87), (0.0, 0.1, 0.2), (0.0,) * 3, (0.3,) * 3, 5, 0)
+    monkeypatch.setattr(size_curves, "measure_curve", lambda engine, run, seed, tick: curve)
+    app = open_page("circuit", run=saved, edges="4")
+    assert "Faithfulness of the 4 strongest edges: **not measured**" in texts(app)
+    app = open_tab(app, saved, "Faithfulness curve")
+    next(button for button in app.button if button.label == "Measure the curve").click()
+    app = settle(app.run(), f"curve-{saved}").run()
+    assert not app.exception
+    assert "Faithfulness of the 4 strongest edges: **0.500** · measured" in texts(app)
+    app.slider[0].set_value(2).run()
+    assert "2 strongest edges: **0.250** · estimate from the curve" in texts(app)
+    app.slider[0].set_value(30).run()
+    assert "30 strongest edges: **0.870** · measured" in texts(app)
+    assert any("random, smallest" in frame.value for frame in app.dataframe)
+
+
+def test_nodes_are_ablated_and_scaled_from_the_graph(
+    open_page: OpenPage, settle: Settle, saved: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[tuple[str, ...], float]] = []
+
+    def intervene(engine: Any, run: Run, nodes: tuple[str, ...], factor: float, tick: Any) -> interventions.Outcome:
+        asked.append((nodes, factor))
+        shift = interventions.Shift(" **x**", 17, 0.75, 0.25, "answer")
+        return interventions.Outcome(nodes, factor, 4.5, 1.5, "logits", "counterfactual", 1, (shift,))
+
+    monkeypatch.setattr(interventions, "intervene", intervene)
+    heads = [node.id for node in run.circuit.nodes if node.component.kind is Kind.HEAD][:2]
+    app = open_page("circuit", run=saved, node=heads[0])
+    next(button for button in app.button if button.label == "Ablate and ask again").click()
+    app = settle(app.run(), f"intervene-{saved}")
+    app = act(app.run(), saved, ("group", heads, "both"), selected="group:1")
+    next(slider for slider in app.slider if slider.label == "Factor on both").set_value(2.0).run()
+    next(button for button in app.button if button.label == "Scale and ask again").click()
+    app = settle(app.run(), f"intervene-{saved}")
+    assert not app.exception
+    assert asked == [((heads[0],), 0.0), (tuple(heads), 2.0)]
+    assert "+1.500 logits" in {metric.value for metric in app.metric}
+    (table,) = [frame.value for frame in app.dataframe if "after" in frame.value and "token" in frame.value]
+    assert list(table["after"]) == [0.25]
+    assert any("factor" in frame.value for frame in app.dataframe)
+
+
+def test_top_tokens_of_a_node(
+    open_page: OpenPage, settle: Settle, saved: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = find_node(run, Kind.HEAD)
+
+    def read(engine: Any, run: Run, one: str, tick: Any) -> interventions.WrittenTokens:
+        return interventions.WrittenTokens(one, ((" <b>", 2.0),), ((" no", -1.0),), 3.25, "counterfactual")
+
+    monkeypatch.setattr(interventions, "read_written", read)
+    app = open_page("circuit", run=saved, node=node)
+    next(button for button in app.button if button.label.startswith("Top tokens of")).click()
+    app = settle(app.run(), f"written-{saved}")
+    assert not app.exception
+    assert any(list(frame.value.get("towards", [])) == ["·<b>"] for frame in app.dataframe)
+    assert "3.25" in texts(app)
+
+
+def test_two_runs_are_compared(open_page: OpenPage, saved: str, runs: Path, build_run: Callable[..., Run]) -> None:
+    app = open_tab(open_page("circuit", run=saved), saved, "Compare with another run")
+    assert not app.exception and "no other saved run" in texts(app)
+    save_run(build_run(seed=1), runs / "other")
+    app = open_page("circuit", run=saved)
+    app.query_params["with"] = "other"
+    app = open_tab(app.run(), saved, "Compare with another run")
+    assert not app.exception
+    assert "Jaccard" in texts(app) and any("found in" in frame.value for frame in app.dataframe)
+    app.session_state[f"way-{saved}"] = "Side by side"
+    app.run()
+    assert not app.exception and "random circuits 0.125" in texts(app)
+    nats = build_run(seed=2)
+    save_run(replace(nats, circuit=replace(nats.circuit, unit="nats")), runs / "nats")
+    app.query_params["with"] = "nats"
+    app.session_state[f"way-{saved}"] = "Difference"
+    app.run()
+    assert not app.exception and "nats" in texts(app)
+    app.query_params["with"] = "../x"
+    assert not app.run().exception

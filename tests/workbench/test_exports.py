@@ -104,8 +104,8 @@ def test_no_cell_starts_a_formula(build_run: Callable[..., Run], tokens: list[st
 
 def test_tables_hold_every_edge_and_node(run: Run) -> None:
     edges, nodes = (read_table(EXPORTS[name].write(run)) for name in TABLES)
-    assert tuple(edges[0]) == EDGE_COLUMNS
-    assert tuple(nodes[0]) == NODE_COLUMNS
+    assert tuple(edges[0]) == tuple(EDGE_COLUMNS)
+    assert tuple(nodes[0]) == tuple(NODE_COLUMNS)
     assert [(row["writer"], row["reader"], row["role"], float(row["score"])) for row in edges] == [
         (edge.writer, edge.reader, edge.role, edge.score) for edge in run.circuit.edges
     ]

@@ -15,6 +15,7 @@ from workbench.commands.attributing import ATTRIBUTE
 from workbench.commands.bank_measures import MEASURES
 from workbench.commands.banks import BANK
 from workbench.commands.blocking import BLOCK
+from workbench.commands.citing import BUNDLE, VERIFY
 from workbench.commands.classes import CLASSES
 from workbench.commands.command import PROGRAM, Command
 from workbench.commands.compressing import COMPRESS, FIDELITY
@@ -22,9 +23,11 @@ from workbench.commands.demo import EVALUATE, EXPERIMENTS, TRAIN
 from workbench.commands.exporting import EXPORT
 from workbench.commands.facts import FACTS
 from workbench.commands.findings import FINDINGS
+from workbench.commands.figures import FIGURE
 from workbench.commands.generating import GENERATE
 from workbench.commands.heads import HEADS
 from workbench.commands.health import DOCTOR
+from workbench.commands.importing import IMPORT
 from workbench.commands.ledgers import LEDGER
 from workbench.commands.listing import RUNS, SHOW
 from workbench.commands.measuring import QUALITY
@@ -51,6 +54,10 @@ COMMANDS: tuple[Command, ...] = (
     SHOW,
     RUNS,
     EXPORT,
+    FIGURE,
+    IMPORT,
+    VERIFY,
+    BUNDLE,
     REPLAY,
     CHECK,
     VALIDATE,

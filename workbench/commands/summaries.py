@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import UserError
+from workbench.circuit_files import Traced
 from workbench.commands.terminal import clean_text, format_pairs, format_table, quote
+from workbench.exports_json import read_json
 from workbench.library import find_runs
 from workbench.runs import Run, load_run
 from workbench.settings import ABLATIONS, METHODS, METRICS
+from workbench.storage import read_bytes
 
 NODES_SHOWN = 10
 
@@ -39,6 +42,14 @@ def open_run(text: str) -> tuple[Path, Run]:
     if not whole:
         raise UserError(f"{folder} was edited or is of another release: its run.json lacks what is shown; trace again")
     return folder, run
+
+
+def open_traced(text: str) -> tuple[Path, Traced]:
+    """Path and run of a path or name, or the circuit of a file of ours. Raises UserError as `open_run`."""
+    path = Path(text)
+    if path.is_file() and path.suffix == ".json" and path.name != "run.json":
+        return path, read_json(read_bytes(path))
+    return open_run(text)
 
 
 def rank_nodes(run: Run, count: int) -> list[dict[str, Any]]:

@@ -116,6 +116,12 @@ class Ledger:
                 return entry
         raise UserError(f"the ledger has no entry {name[:80]!r}: {', '.join(one.name for one in self.entries)}")
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from workbench.formats.notebook import show_ledger
+
+        return show_ledger(self)
+
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         value = asdict(self)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from circuits.graph import Kind
+from workbench.views.curation import Curation
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +15,8 @@ class View:
 
     `edges` keeps that many of the strongest edges (None: all), `selected` is a node id. `output` names the logits
     node, `blocks` and `levels` the sources in the memory lane (explicit-memory blocks and bank levels by index).
+    `curation` is what a reader made of the graph. `labels` and `boxes` are filled in by the layout: what is written on
+    nodes instead of their own names, and which of them stand for a supernode.
     """
 
     edges: int | None = None
@@ -20,11 +24,17 @@ class View:
     output: str = "output"
     blocks: tuple[str, ...] = ()
     levels: tuple[str, ...] = ()
+    curation: Curation = field(default_factory=Curation)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    boxes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Glyph:
-    """A node, or a memory in its lane (`id` empty, not selectable). `x`, `y` are its centre, `title` says it all."""
+    """A node, a supernode of so many `members`, or a memory in its lane (`memory:…`, not selectable).
+
+    `x`, `y` are its centre, `title` says it all. A pinned one has a dashed ring; `mark` is the number of its note.
+    """
 
     id: str
     kind: Kind
@@ -39,11 +49,17 @@ class Glyph:
     ink: str
     stroke: str
     score: float
+    members: int = 0
+    pinned: bool = False
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An edge, a move of attention (`move`) or a memory's connector (`memory`), by `role`; `path` is an SVG path."""
+    """An edge, a move of attention (`move`) or a memory's connector (`memory`), by `role`; `path` is an SVG path.
+
+    `dash` is the pattern of an edge that is not drawn through, as SVG writes it; empty: drawn through.
+    """
 
     source: str
     target: str
@@ -52,6 +68,7 @@ class Line:
     colour: str
     width: float
     title: str
+    dash: str = ""
 
     @property
     def dashed(self) -> bool:
@@ -86,7 +103,11 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A finished picture. `shown` edges of `kept` in the circuit, of `total` in the whole graph."""
+    """A finished picture. `shown` edges of `kept` in the circuit, of `total` in the whole graph.
+
+    `notes` are lines to stand below it, each with the number that its node bears; `legend` are further entries of the
+    legend: shape (`line` or a pattern of dashes), colour and caption.
+    """
 
     width: float
     height: float
@@ -99,3 +120,5 @@ class Drawing:
     kept: int
     total: int
     caption: str
+    notes: tuple[str, ...] = ()
+    legend: tuple[tuple[str, str, str], ...] = ()

@@ -13,7 +13,7 @@ from typing import Any
 
 from workbench.views.drawing import Drawing
 from workbench.views.style import follow_fill, follow_theme, trace_shape
-from workbench.views.svg import list_legend
+from workbench.views.svg import is_line, list_legend, read_dash
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ def encode_drawing(drawing: Drawing) -> dict[str, Any]:
                 "b": n.target,
                 "r": n.role,
                 "t": n.title,
+                "p": n.dash,
             }
             for n in drawing.lines
         ],
@@ -65,15 +66,21 @@ def encode_drawing(drawing: Drawing) -> dict[str, Any]:
                 "t": g.title,
                 "box": g.shape == "box",
                 "fixed": g.id.startswith("memory:"),
+                "members": g.members,
+                "inner": trace_shape(g.shape, g.width + 5, g.height + 5) if g.members else "",
+                "mark": g.mark,
+                "w": g.width,
+                "h": g.height,
             }
             for g in drawing.glyphs
         ],
         "texts": [[t.x, t.y, t.text, t.size, follow_theme(t.colour), t.anchor, t.angle] for t in drawing.texts],
         "legend": [
             {
-                "line": shape if shape in ("line", "dash") else "",
-                "d": "" if shape in ("line", "dash") else trace_shape(shape, 16, 12 if shape == "box" else 14),
-                "fill": follow_theme(fill) if shape in ("line", "dash") else follow_fill(fill, "")[0],
+                "line": is_line(shape),
+                "dash": read_dash(shape) if is_line(shape) else "",
+                "d": "" if is_line(shape) else trace_shape(shape, 16, 12 if shape == "box" else 14),
+                "fill": follow_theme(fill) if is_line(shape) else follow_fill(fill, "")[0],
                 "stroke": follow_theme(stroke),
                 "text": caption,
             }

@@ -5,6 +5,7 @@
 2. Columns. One a token, as wide as its fullest cell or its label.
 3. Nodes sit side by side in their cell, in the order of their ids; lines are routed around them (`routing`).
 4. Memories (explicit blocks, bank levels) are drawn once each, left of the tokens, joined to what reads them.
+5. A supernode stands where its strongest member stands, as wide as its name (`folding`).
 
 Pure and deterministic: the same circuit, tokens and view give the same drawing, bit for bit.
 """
@@ -14,12 +15,13 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from circuits.circuit import Circuit, Node
 from circuits.graph import Kind
 from workbench.views.describe import describe_circuit, describe_node
 from workbench.views.drawing import Band, Drawing, Glyph, Text, View
+from workbench.views.folding import arrange, finish_glyphs, finish_lines, list_notes
 from workbench.views.routing import connect_memories, measure_crowds, route_edges, route_moves
 from workbench.views.style import BAND, FAINT, INK, STYLES, pick_colour
 from workbench.views.text import measure_width, shorten, show_line, show_token
@@ -71,8 +73,10 @@ def find_row(node: Node) -> Row:
 
 
 def label_node(node: Node, tokens: Sequence[str], view: View) -> str:
-    """The few characters drawn on a node."""
+    """The few characters drawn on a node, or the name that a reader gave it."""
     component = node.component
+    if (own := view.labels.get(node.id)) is not None:
+        return own
     match component.kind:
         case Kind.EMBEDDING:
             return label_token(tokens, node.position)
@@ -93,10 +97,15 @@ def label_token(tokens: Sequence[str], position: int) -> str:
     return shorten(show_token(tokens[position]), LONGEST_LABEL) if position < len(tokens) else "?"
 
 
-def measure_node(node: Node, label: str, slanted: bool) -> float:
+def measure_node(node: Node, label: str, slanted: bool, view: View) -> float:
     """Width of a node's shape in pixels."""
     style = STYLES[node.component.kind]
-    if style.shape != "box" or (slanted and node.component.kind is Kind.EMBEDDING):
+    if node.id in view.boxes:
+        return measure_width(label, LABEL_SIZE) + 18
+    if node.id in view.labels and style.shape != "box":
+        room = 1.6 if style.shape == "diamond" else 1.2
+        return max(style.width, measure_width(label, 10.5) * room + 8)
+    if style.shape != "box" or (slanted and node.component.kind is Kind.EMBEDDING and node.id not in view.labels):
         return style.width
     return max(style.width, measure_width(label, LABEL_SIZE) + 14)
 
@@ -145,7 +154,7 @@ def place_columns(
     widths = [20.0 if slanted else measure_width(label_token(tokens, p), LABEL_SIZE) + 16 for p in range(len(tokens))]
     for (_, position), nodes in cells.items():
         if position < len(widths):
-            inner = sum(measure_node(node, label_node(node, tokens, view), slanted) for node in nodes)
+            inner = sum(measure_node(node, label_node(node, tokens, view), slanted, view) for node in nodes)
             inner += gaps[position] * (len(nodes) - 1)
             padding = PADDING + SPREAD * crowds.get(position, 0.0)
             widths[position] = max(widths[position], inner + 2 * padding)
@@ -161,7 +170,8 @@ def draw_glyph(
 ) -> Glyph:
     """A node's shape at its place."""
     style = STYLES[node.component.kind]
-    label = "" if slanted and node.component.kind is Kind.EMBEDDING else label_node(node, tokens, view)
+    bare = slanted and node.component.kind is Kind.EMBEDDING and node.id not in view.labels
+    label = "" if bare else label_node(node, tokens, view)
     return Glyph(
         id=node.id,
         kind=node.component.kind,
@@ -193,7 +203,7 @@ def place_nodes(
     for (row, position), nodes in sorted(cells.items(), key=lambda item: (-rows[item[0][0]], item[0][1])):
         if position >= len(columns):
             continue
-        widths = [measure_node(node, label_node(node, tokens, view), slanted) for node in nodes]
+        widths = [measure_node(node, label_node(node, tokens, view), slanted, view) for node in nodes]
         gap = columns[position].gap
         x = columns[position].middle - (sum(widths) + gap * (len(widths) - 1)) / 2
         for node, width in zip(nodes, widths, strict=True):
@@ -218,7 +228,8 @@ def label_tokens(columns: list[Column], tokens: Sequence[str], y: float, drawn: 
 
 def lay_out(circuit: Circuit, tokens: Sequence[str], view: View) -> Drawing:
     """The drawing of a circuit's strongest edges; `tokens` label the columns."""
-    shown = circuit if view.edges is None else circuit.prune(view.edges)
+    arranged = arrange(circuit, view.edges, view.curation)
+    shown, view = arranged.circuit, replace(view, labels=arranged.labels, boxes=frozenset(arranged.groups))
     cells = fill_cells(shown)
     remembers = any(node.component.kind in (Kind.EXPLICIT, Kind.BANK, Kind.LEARNED) for node in shown.nodes)
     left = MARGIN + LAYER_LABEL + (MEMORY_LANE if remembers else 0.0)
@@ -234,21 +245,25 @@ def lay_out(circuit: Circuit, tokens: Sequence[str], view: View) -> Drawing:
     lines = [*route_moves(shown, by_id), *route_edges(shown, by_id, strongest)]
     lane = (MARGIN + LAYER_LABEL, MEMORY_LANE)
     sources, connectors, names = connect_memories(shown, by_id, view, lane, (layers[-1][1], layers[0][1]))
+    finished = finish_glyphs(glyphs, arranged, view.curation, circuit.unit)
     right = (columns[-1].x + columns[-1].width if columns else left) + MARGIN
     embedded = {node.position for node in shown.nodes if node.component.kind is Kind.EMBEDDING}
     longest = max((measure_width(label_token(tokens, p), 11) for p in range(len(tokens))), default=0.0)
+    owner = view.curation.find_owner(view.selected)
+    selected = view.selected if owner is None else owner.id
     return Drawing(
         width=round(right, 2),
         height=round(base + (18 + longest * 0.82 + 12 if slanted else 38.0), 2),
         bands=tuple(draw_bands(layers, right)),
-        lines=(*connectors, *lines),
-        glyphs=(*sources, *glyphs),
+        lines=tuple(finish_lines([*connectors, *lines], arranged, circuit.unit)),
+        glyphs=(*sources, *finished),
         texts=(*label_layers(layers), *names, *label_tokens(columns, tokens, base, embedded, slanted)),
-        selected=view.selected if view.selected in by_id else "",
-        shown=len(shown.edges),
+        selected=selected if any(glyph.id == selected for glyph in finished) else "",
+        shown=arranged.edges,
         kept=len(circuit.edges),
         total=circuit.total,
-        caption=describe_circuit(circuit, len(shown.edges)),
+        caption=describe_circuit(circuit, arranged.edges),
+        notes=tuple(list_notes(finished, view.curation)),
     )
 
 

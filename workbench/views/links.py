@@ -1,6 +1,6 @@
 """What a link may ask for, checked: a run by its name, a node, how many edges; and who wins when both change.
 
-/circuit?run=NAME&node=a3.h1@7&edges=60
+/circuit?run=NAME&node=a3.h1@7&edges=60&view=0123456789ab&with=OTHER
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from circuits.circuit import Circuit
 from probes.errors import UserError
 from workbench.settings import Question, Settings
+from workbench.views.curation import Curation
 from workbench.views.text import shorten, show_line
 
 EDGES_AT_FIRST = 60
@@ -43,8 +44,11 @@ def check_run_name(name: str, names: list[str]) -> str:
     raise UserError(f"there is no saved run {shorten(show_line(name), 80)!r}: choose one of the list")
 
 
-def read_place(parameters: Mapping[str, str], circuit: Circuit) -> Place:
-    """View that a link asks for; numbers are clamped, what cannot be used is left out and named."""
+def read_place(parameters: Mapping[str, str], circuit: Circuit, curation: Curation | None = None) -> Place:
+    """View that a link asks for; numbers are clamped, what cannot be used is left out and named.
+
+    `curation` knows the supernodes that a link may name.
+    """
     problems = []
     most = max(len(circuit.edges), 1)
     edges = min(EDGES_AT_FIRST, most)
@@ -54,7 +58,8 @@ def read_place(parameters: Mapping[str, str], circuit: Circuit) -> Place:
         else:
             problems.append(f"edges={shorten(show_line(wanted), 40)} is not a whole number: {edges} are shown")
     node = parameters.get("node", "")
-    if node and circuit.find_node(node) is None:
+    grouped = curation is not None and curation.find_group(node) is not None
+    if node and not grouped and circuit.find_node(node) is None:
         problems.append(f"this circuit has no node {shorten(show_line(node), 40)}: none is selected")
         node = ""
     return Place(edges, node, tuple(problems))

@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 
 from circuits.graph import Component, Kind
+from workbench.circuit_files import Traced
 from workbench.runs import Run
 
 
-def read_block(run: Run, block: int) -> dict[str, Any] | None:
+def read_block(run: Traced, block: int) -> dict[str, Any] | None:
     """Entry of an explicit-memory block in the run, None when the run does not tell."""
     explicit = (run.about.get("memories") or {}).get("explicit") or {}
     blocks = explicit.get("blocks") or []
     return blocks[block] if block < len(blocks) else None
 
 
-def list_slots(run: Run, component: Component) -> list[int]:
+def list_slots(run: Traced, component: Component) -> list[int]:
     """Kept token of each slot that a memory read uses (-1: absent); empty when the run does not tell."""
     block = read_block(run, component.block)
     explicit = (run.about.get("memories") or {}).get("explicit") or {}
@@ -29,7 +30,7 @@ def list_slots(run: Run, component: Component) -> list[int]:
     ]
 
 
-def find_source(run: Run, part: Component) -> str:
+def find_source(run: Traced, part: Component) -> str:
     """Token that a part brings: that of a memory slot, or of an attention edge's source; nothing for a unit."""
     tokens: list[str] = []
     place = -1

@@ -10,7 +10,7 @@ from circuits.circuit import Circuit, Node
 from circuits.graph import Kind, split_node
 from workbench.views.describe import describe_edge, describe_move
 from workbench.views.drawing import Glyph, Line, Text, View
-from workbench.views.style import FAINT, INK, MOVE, STYLES, pick_colour
+from workbench.views.style import FAINT, HURTS, INK, MOVE, STYLES, pick_colour
 from workbench.views.text import shorten, show_line
 
 THINNEST, THICKEST = 0.7, 5.0
@@ -57,6 +57,7 @@ def route_edges(circuit: Circuit, glyphs: Mapping[str, Glyph], strongest: float)
                 pick_colour(edge.score),
                 round(width, 2),
                 describe_edge(edge, circuit.unit),
+                HURTS if edge.score < 0 else "",
             )
         )
     return lines

@@ -13,6 +13,8 @@ INK = "#1f2933"
 FAINT = "#7b8794"
 BAND = "#f5f7fa"
 LINE = "#d9dee5"
+# Dashes of an edge that hurts the answer, so that its sign does not rest on colour alone.
+HURTS = "12 4"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,17 @@ from collections.abc import Iterable
 from xml.sax.saxutils import escape, quoteattr
 
 from circuits.graph import Kind
-from workbench.runs import Run
+from workbench.circuit_files import Traced
+from workbench.views.curation import Curation
 from workbench.views.drawing import Drawing, Glyph, Line, Text, View
 from workbench.views.layout import lay_out
-from workbench.views.style import FAINT, INK, MOVE, NEGATIVE, POSITIVE, STYLES, trace_shape
+from workbench.views.style import FAINT, HURTS, INK, MOVE, NEGATIVE, POSITIVE, STYLES, trace_shape
 from workbench.views.text import measure_width, show_line
 
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 LEGEND_ROW = 24.0
 CAPTION_ROW = 15.0
+PINNED = ' stroke-dasharray="3 2"'
 
 
 def write_text(text: Text) -> str:
@@ -29,23 +31,32 @@ def write_text(text: Text) -> str:
 
 def write_line(line: Line) -> str:
     """One edge, move or connector, its description as a tooltip."""
-    dash = ' stroke-dasharray="4 3"' if line.dashed else ""
+    pattern = line.dash or ("4 3" if line.dashed else "")
+    dash = f" stroke-dasharray={quoteattr(pattern)}" if pattern else ""
     opacity = 0.65 if line.dashed else 0.8
     return (
         f'<path d="{line.path}" fill="none" stroke="{line.colour}" stroke-width="{line.width:g}" '
-        f'stroke-opacity="{opacity:g}" stroke-linecap="round"{dash}>'
+        f'stroke-opacity="{opacity:g}" stroke-linecap="{"butt" if line.dash else "round"}"{dash}>'
         f"<title>{escape(show_line(line.title))}</title></path>"
     )
 
 
-def write_glyph(glyph: Glyph, selected: bool) -> str:
-    """One node or memory with its label."""
-    ring = (
-        f'<path d="{trace_shape(glyph.shape, glyph.width + 9, glyph.height + 9)}" fill="none" '
-        f'stroke="{INK}" stroke-width="1.6"/>'
-        if selected
-        else ""
+def write_ring(glyph: Glyph, wider: float, dash: str) -> str:
+    """An outline around a node."""
+    return (
+        f'<path d="{trace_shape(glyph.shape, glyph.width + wider, glyph.height + wider)}" fill="none" '
+        f'stroke="{INK}" stroke-width="1.6"{dash}/>'
     )
+
+
+def write_glyph(glyph: Glyph, selected: bool) -> str:
+    """One node or memory with its label; a supernode has a second outline, a pinned node a dashed one."""
+    ring = write_ring(glyph, 9, "") if selected else write_ring(glyph, 9, PINNED) if glyph.pinned else ""
+    if glyph.members:
+        ring += write_ring(glyph, 5, "")
+    if glyph.mark:
+        place = f'x="{glyph.width / 2 + 5:.1f}" y="{-glyph.height / 2 - 3:.1f}"'
+        ring += f'<text {place} font-size="9" fill="{INK}" text-anchor="middle">{escape(glyph.mark)}</text>'
     size = 12.5 if glyph.shape == "box" else 10.5
     label = (
         f'<text font-size="{size:g}" fill="{glyph.ink}" text-anchor="middle" dominant-baseline="central">'
@@ -74,10 +85,25 @@ def list_legend(drawing: Drawing) -> list[tuple[str, str, str, str]]:
     """Legend of what the drawing holds: shape (or `line`, `dash`), colour, outline, caption."""
     kinds = {glyph.kind for glyph in drawing.glyphs}
     rows = [(STYLES[kind].shape, STYLES[kind].fill, INK, STYLES[kind].caption) for kind in Kind if kind in kinds]
-    rows += [("line", POSITIVE, "", "helps the answer"), ("line", NEGATIVE, "", "hurts the answer")]
+    rows += [("line", POSITIVE, "", "helps the answer"), (HURTS, NEGATIVE, "", "hurts the answer")]
     if any(line.role == "move" for line in drawing.lines):
         rows.append(("dash", MOVE, "", "attention between positions"))
+    if drawing.legend:
+        rows = [row for row in rows if row[0] not in ("line", HURTS)]
+        rows += [(shape, colour, "", caption) for shape, colour, caption in drawing.legend]
+    if any(glyph.members for glyph in drawing.glyphs):
+        rows.append(("box", "#ffffff", INK, "supernode (number of its nodes)"))
     return rows
+
+
+def read_dash(shape: str) -> str:
+    """Pattern of a legend entry's line: none for `line`, the usual one for `dash`, else as it is written."""
+    return {"line": "", "dash": "4 3"}.get(shape, shape)
+
+
+def is_line(shape: str) -> bool:
+    """Whether a legend entry is a line: `line`, `dash`, or a pattern of dashes."""
+    return shape in ("line", "dash") or shape[:1].isdigit()
 
 
 def write_legend(drawing: Drawing, width: float, top: float) -> tuple[str, float]:
@@ -87,8 +113,9 @@ def write_legend(drawing: Drawing, width: float, top: float) -> tuple[str, float
         needed = 34 + measure_width(caption, 11) + 16
         if x + needed > width - 10 and x > 20:
             x, y = 20.0, y + LEGEND_ROW
-        if shape in ("line", "dash"):
-            dash = ' stroke-dasharray="4 3"' if shape == "dash" else ""
+        if is_line(shape):
+            pattern = read_dash(shape)
+            dash = f' stroke-dasharray="{pattern}"' if pattern else ""
             pieces.append(f'<path d="M{x:.1f} {y:.1f}h22" stroke="{fill}" stroke-width="3"{dash}/>')
         else:
             pieces.append(
@@ -114,7 +141,8 @@ def write_svg(drawing: Drawing, title: str = "Circuit", description: str = "") -
     printed below. Untrusted text is safe: it is escaped and control characters are made visible.
     """
     width = max(drawing.width, 640.0)
-    caption = wrap(show_line(description or drawing.caption), width - 40, 11)
+    paragraphs = [description or drawing.caption, *drawing.notes]
+    caption = [line for paragraph in paragraphs for line in wrap(show_line(paragraph), width - 40, 11)]
     legend, taken = write_legend(drawing, width, drawing.height + 40)
     height = drawing.height + 40 + taken + CAPTION_ROW * len(caption) + 14
     heading = write_text(Text(20, 22, title, 15, INK, "start", bold=True))
@@ -141,7 +169,7 @@ def write_svg(drawing: Drawing, title: str = "Circuit", description: str = "") -
     )
 
 
-def view_run(run: Run, edges: int | None = None, selected: str = "") -> View:
+def view_run(run: Traced, edges: int | None = None, selected: str = "", curation: Curation | None = None) -> View:
     """The view of a run under its own names: answer against foil, memories by what they hold."""
     pair = run.pair
     memories = run.about.get("memories") or {}
@@ -150,6 +178,7 @@ def view_run(run: Run, edges: int | None = None, selected: str = "") -> View:
     return View(
         edges=edges,
         selected=selected,
+        curation=curation or Curation(),
         output="answers"
         if len(run.pairs) > 1
         else f"{answer} − {foil}"
@@ -160,6 +189,9 @@ def view_run(run: Run, edges: int | None = None, selected: str = "") -> View:
     )
 
 
-def draw_run(run: Run, edges: int | None = None, selected: str = "") -> str:
-    """SVG of a saved run's circuit: its strongest `edges` (None: all), one node marked when `selected` is its id."""
-    return write_svg(lay_out(run.circuit, run.tokens, view_run(run, edges, selected)), run.title)
+def draw_run(run: Traced, edges: int | None = None, selected: str = "", curation: Curation | None = None) -> str:
+    """SVG of a saved run's circuit: its strongest `edges` (None: all), one node marked when `selected` is its id.
+
+    `curation` is what a reader made of it: pins, supernodes, names, notes and what is hidden.
+    """
+    return write_svg(lay_out(run.circuit, run.tokens, view_run(run, edges, selected, curation)), run.title)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from circuits.circuit import Circuit, Edge, Move
+from circuits.circuit import Circuit, Edge, Move, Node
 from circuits.graph import split_node
 from circuits.parts import KeptPart
 from probes.facts import Fact
@@ -117,6 +117,12 @@ def tabulate_moves(moves: Sequence[Move], tokens: Sequence[str], other: str) -> 
         "from" if other == "source" else "to": [name_end(getattr(move, other), tokens) for move in ordered],
         "attention": [move.weight for move in ordered],
     }
+
+
+def tabulate_members(members: Sequence[Node], tokens: Sequence[str], unit: str) -> Columns:
+    """One row a member of a supernode, strongest first."""
+    ordered = sorted(members, key=lambda node: -abs(node.score))
+    return {"node": [name_end(node.id, tokens) for node in ordered], unit: [node.score for node in ordered]}
 
 
 def tabulate_parts(run: Run, parts: Sequence[KeptPart]) -> Columns:

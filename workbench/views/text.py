@@ -78,6 +78,11 @@ def format_share(probability: float) -> str:
     return "> 99.9 %" if 99.9 < percent < 100 else f"{percent:.1f} %"
 
 
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: `1 edge`, `2,000 edges`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def show_decimals(value: float | None) -> str:
     """A number with three decimals and a true minus; a dash when there is none."""
     return "–" if value is None else f"{round(value, 3) + 0.0:.3f}".replace("-", "−")

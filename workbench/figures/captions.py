@@ -1,0 +1,84 @@
+"""What stands under a figure: what it shows, of how many, how measured, on which model, and its command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from circuits.circuit import Circuit
+from workbench.circuit_files import Traced
+from workbench.settings import ABLATIONS, METHODS, METRICS
+from workbench.views.text import show_line
+
+# Digits of a hash that a caption shows.
+DIGITS = 12
+
+
+def name_method(circuit: Circuit) -> str:
+    """Method, ablation, metric and unit in words."""
+    method, ablation, metric = (
+        table[name].label if name in table else name
+        for table, name in (
+            (METHODS, circuit.method),
+            (ABLATIONS, circuit.ablation),
+            (METRICS, circuit.metric),
+        )
+    )
+    return f"Method: {method}; ablation: {ablation}; metric: {metric}, in {circuit.unit}; positive helps the answer."
+
+
+def name_hashes(about: dict[str, Any]) -> str:
+    """Model and memories with the first digits of their SHA-256."""
+    model = about.get("model") or {}
+    memories = about.get("memories") or {}
+    found = [f"Model {show_line(str(model.get('name', 'not stated')))}{name_hash(model)}"]
+    for key, word in (("bank", "bank"), ("explicit", "explicit memories")):
+        if memories.get(key):
+            found.append(f"{word} {show_line(str(memories[key].get('name', '')))}{name_hash(memories[key])}")
+    if memories.get("text"):
+        found.append("text before the prompt")
+    return "; ".join(found) + "."
+
+
+def name_hash(about: dict[str, Any]) -> str:
+    """First digits of a SHA-256, where there is one."""
+    return f" (sha256 {str(about['sha256'])[:DIGITS]})" if about.get("sha256") else ""
+
+
+def name_faithfulness(about: dict[str, Any]) -> str:
+    """Normalised faithfulness beside random circuits; empty where it was not measured."""
+    value = about.get("faithfulness") or {}
+    if "normalised" not in value:
+        return ""
+    random = value.get("random") or {}
+    beside = f"; {random['n']} random circuits of that size: {random['mean']:.3f}" if random.get("n") else ""
+    return f"Faithfulness {value['normalised']:.3f} (1: the whole model){beside}."
+
+
+def write_caption(what: str, source: Traced, command: str, measured: str = "") -> str:
+    """Caption of a figure of a run or circuit; `command` draws it again, the run's own makes the run.
+
+    `measured` says how the numbers were measured, where they are not scores of the run's circuit.
+    """
+    pairs = len(source.pairs)
+    first = show_line(source.title).strip()
+    sentences = [
+        what,
+        f"n = {pairs} prompt pair{'s' if pairs > 1 else ''}: {first}." if first not in ("", "→") else f"n = {pairs}.",
+        measured or name_method(source.circuit),
+        name_hashes(source.about),
+        f"Drawn by: {command}" if command else "",
+        f"Run by: {show_line(str(source.about['command']))}" if source.about.get("command") else "",
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def describe_circuit(source: Traced, shown: int) -> str:
+    """First sentences under the picture of a circuit."""
+    circuit = source.circuit
+    return " ".join(
+        (
+            f"A circuit: its {shown} strongest of {len(circuit.edges)} edges ({circuit.total} in the whole graph), one "
+            "of many possible. Lines grow with the square root of the score.",
+            name_faithfulness(source.about),
+        )
+    ).strip()
