@@ -33,6 +33,7 @@ from workbench.commands.placing import PLACE
 from workbench.commands.reading import READINGS
 from workbench.commands.separating import SEPARABILITY
 from workbench.commands.specificity import SPECIFICITY
+from workbench.commands.sweeping import SWEEPS
 from workbench.commands.traces import TRACE
 from workbench.commands.training import BANK_TRAINING, READER
 from workbench.commands.units import UNITS
@@ -47,6 +48,7 @@ COMMANDS: tuple[Command, ...] = (
     LEDGER,
     ATTRIBUTE,
     PLACE,
+    *SWEEPS,
     SHOW,
     RUNS,
     EXPORT,
