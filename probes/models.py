@@ -290,8 +290,9 @@ def load_model(
     bridge.eval()
     for parameter in bridge.parameters():
         parameter.requires_grad_(False)
-    for key, parameter in bridge.original_model.named_parameters() if weights is not None else ():
-        parameter.data = weights[key]
+    if weights is not None:
+        for key, parameter in bridge.original_model.named_parameters():
+            parameter.data = weights[key]
     model = build_model(name, hash_weights(folder, bridge), bridge)
     from probes.decomposition import check_decomposition, find_parts, measure_attention
 

@@ -44,6 +44,7 @@ def declare_measures(parser: argparse.ArgumentParser) -> None:
     """Methods, conditions, and what is listed."""
     parser.add_argument(
         "--method",
+        dest="methods",
         choices=METHOD_NAMES,
         action="append",
         help="again for several (default: eap and ledger); ledger: margin divided over formats; "
@@ -52,6 +53,7 @@ def declare_measures(parser: argparse.ArgumentParser) -> None:
     labels = "; ".join(f"{name}: {one.label}" for name, one in CONDITIONS.items() if one is not None)
     parser.add_argument(
         "--condition",
+        dest="conditions",
         choices=tuple(CONDITIONS),
         action="append",
         help=f"again for several; {GIVEN}: as --bank, --memory and --text say; {labels} (default: {GIVEN})",
@@ -111,8 +113,8 @@ def read_order(options: argparse.Namespace) -> Order:
         raise UserError(f"--at-least is {options.at_least}: give a number from 0")
     order = Order(
         read_settings(options),
-        tuple(options.condition or (GIVEN,)),
-        tuple(options.method or ("eap", LEDGER)),
+        tuple(options.conditions or (GIVEN,)),
+        tuple(options.methods or ("eap", LEDGER)),
         options.removal,
         options.top,
         options.at_least,

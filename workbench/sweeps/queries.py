@@ -149,9 +149,10 @@ def fetch(connection: duckdb.DuckDBPyConnection, sql: str, values: Sequence[obje
     import duckdb
 
     try:
-        return connection.cursor().execute(sql, list(values)).fetchall()
+        rows: Rows = connection.cursor().execute(sql, list(values)).fetchall()
     except duckdb.Error as error:
         raise explain(error) from None
+    return rows
 
 
 def list_values(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
@@ -206,15 +207,29 @@ def count_values(connection: duckdb.DuckDBPyConnection, chosen: Filter) -> Rows:
     return [(low + place * width, width, count) for place, count in found]
 
 
-def average_groups(connection: duckdb.DuckDBPyConnection, chosen: Filter) -> Rows:
-    """Mean value by relation and condition of whole formats (rows `format`), or of what is chosen where there are none.
+def average_formats(connection: duckdb.DuckDBPyConnection, chosen: Filter) -> Rows:
+    """Mean value of whole formats (rows `format`) by relation; none where no ledger is chosen.
 
-    Columns: relation, condition, format, mean value, facts.
+    Columns: relation, format, mean value, rows.
     """
     where, values = chosen.build()
     return fetch(
         connection,
-        f"""SELECT relation, condition, coalesce(format, ''), avg(value), count(DISTINCT fact)
-            FROM {VIEW} WHERE {where} AND row = 'format' GROUP BY ALL ORDER BY ALL""",
+        f"""SELECT relation, format, avg(value), count(*) FROM {VIEW}
+            WHERE {where} AND row = 'format' GROUP BY ALL ORDER BY ALL""",
         values,
     )
+
+
+def summarise(connection: duckdb.DuckDBPyConnection, chosen: Filter) -> tuple[int, int, list[str]]:
+    """How many rows and facts are chosen, and what their values are: metric, ablation where there is one, unit."""
+    where, values = chosen.build()
+    rows = fetch(
+        connection,
+        f"""SELECT count(*), count(DISTINCT fact),
+                   list(DISTINCT concat_ws(', ', metric, 'ablation ' || ablation, 'in ' || unit))
+            FROM {VIEW} WHERE {where}""",
+        values,
+    )
+    ((count, facts, kinds),) = rows
+    return count, facts, sorted(kinds or ())
