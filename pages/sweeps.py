@@ -11,7 +11,7 @@ from probes.errors import UserError
 from workbench import library
 from workbench.sweeps import queries
 from workbench.views import sweeps as views
-from workbench.views.text import plain
+from workbench.views.text import plain, show_line
 
 if TYPE_CHECKING:
     import duckdb
@@ -42,17 +42,14 @@ def list_values(folder: str, stamp: str) -> tuple[dict[str, list[str]], queries.
 def choose_rows(values: dict[str, list[str]]) -> queries.Filter:
     """Widgets of the filter. Method and kind of row are one each: values of others have other units or meanings."""
     left, right = st.columns(2)
-    single = {
-        name: (left, right)[place].selectbox(
-            name, values[name], index=views.choose_first(values, name, wanted), key=f"sweeps-{name}", format_func=plain
-        )
-        for place, (name, wanted) in enumerate(FIRST.items())
-    }
-    several = {}
+    single, several = {}, {}
+    for column, (name, wanted) in zip((left, right), FIRST.items(), strict=True):
+        first = views.choose_first(values[name], wanted)
+        single[name] = column.selectbox(name, values[name], index=first, key=f"sweeps-{name}", format_func=show_line)
     for place, name in enumerate(("sweep", "condition", "relation")):
         column = (left, right)[place % 2]
         several[name] = column.multiselect(
-            name, values[name], key=f"sweeps-{name}", placeholder="all", format_func=plain
+            name, values[name], key=f"sweeps-{name}", placeholder="all", format_func=show_line
         )
     component = right.text_input("component starts with", key="sweeps-component", placeholder="a3.h1, m, x, f2.l1 …")
     chosen = {name: (value,) for name, value in single.items() if value} | {

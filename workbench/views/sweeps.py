@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.views.figures import DIVERGING, escape_html, style_figure
@@ -90,7 +90,6 @@ def draw_formats(rows: Rows, unit: str) -> go.Figure:
     return style_figure(figure, 120 + 22 * max(len(relations), 4))
 
 
-def choose_first(values: Mapping[str, Sequence[str]], name: str, wanted: Sequence[str]) -> int:
+def choose_first(there: Sequence[str], wanted: Sequence[str]) -> int:
     """Place of the first wanted value that there is, else 0."""
-    there = values[name]
     return next((there.index(value) for value in wanted if value in there), 0)
