@@ -40,6 +40,8 @@ from workbench.sweeps.sweeping import sweep
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = Settings(device="cpu", rows=2, memory="own")
+# Seconds for one process; a busy machine takes a minute to import what a sweep needs.
+PATIENCE = 600
 ORDER = Order(SETTINGS, ("given", "text"), ("eap", "ledger"), top=4, chunk=2)
 
 
@@ -285,6 +287,7 @@ def test_killed_at_random_moments_and_resumed_the_table_is_the_same(
     assert read_bytes(folder) == expected
 
 
+@pytest.mark.timeout(PATIENCE)
 def test_two_processes_give_the_bytes_of_one(world: Path, tmp_path: Path) -> None:
     """Weights are shared with workers of their own, which are started from nothing."""
     facts, order = write_own(tmp_path / "facts.jsonl", 12), replace(ORDER, settings=find_stores(world))
@@ -294,10 +297,11 @@ def test_two_processes_give_the_bytes_of_one(world: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3 * PATIENCE)
 def test_with_several_processes_killed_and_resumed(world: Path, tmp_path: Path) -> None:
     """The command itself, with two processes, killed twice; its workers end with it."""
     facts, folder = str(write_own(tmp_path / "facts.jsonl", 60)), tmp_path / "killed"
-    output, errors = start(world, facts, "--out", str(tmp_path / "whole")).communicate(timeout=240)
+    output, errors = start(world, facts, "--out", str(tmp_path / "whole")).communicate(timeout=PATIENCE)
     document = json.loads(output or errors)
     counted = sum(row["facts"] for name in ("measured", "not_measured") for row in document[name])
     assert (document["facts"], document["parts"], counted) == (61, 15, 2 * 60 + 1)
@@ -309,19 +313,20 @@ def test_with_several_processes_killed_and_resumed(world: Path, tmp_path: Path) 
         workers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
         # The workers hold the same ends of its output, so this also waits for them.
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
         assert not [worker for worker in workers if worker.is_running()]
-    output, errors = start(world, facts, "--out", str(folder), "--processes", "2").communicate(timeout=240)
+    output, errors = start(world, facts, "--out", str(folder), "--processes", "2").communicate(timeout=PATIENCE)
     assert json.loads(output or errors)["resumed"] >= 2
     assert read_bytes(folder) == read_bytes(tmp_path / "whole")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3 * PATIENCE)
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 def test_ray_gives_the_same_bytes_though_a_worker_is_killed(world: Path, tmp_path: Path) -> None:
     """A local cluster of two actors, one of them killed in the middle: Ray starts it again, and nothing differs."""
     facts, folder = str(write_own(tmp_path / "facts.jsonl", 200)), tmp_path / "ray"
-    output, errors = start(world, facts, "--out", str(tmp_path / "local")).communicate(timeout=240)
+    output, errors = start(world, facts, "--out", str(tmp_path / "local")).communicate(timeout=PATIENCE)
     assert json.loads(output or errors)["parts"] == 50
     process = start(world, facts, "--out", str(folder), "--engine", "ray", "--processes", "2")
     while process.poll() is None and not list(folder.glob("part-*")):
@@ -331,6 +336,6 @@ def test_ray_gives_the_same_bytes_though_a_worker_is_killed(world: Path, tmp_pat
     assert len(actors) == 2
     actors[0].kill()
     assert len(list(folder.glob("part-*"))) < 50
-    output, errors = process.communicate(timeout=280)
+    output, errors = process.communicate(timeout=PATIENCE)
     assert json.loads(output or errors)["resumed"] == 0
     assert read_bytes(folder) == read_bytes(tmp_path / "local")

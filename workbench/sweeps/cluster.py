@@ -6,8 +6,9 @@ under the same names. Parts come back as bytes, so that the process that was ask
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from probes.errors import UserError
@@ -34,24 +35,25 @@ def gather_actors(order: Order, workers: int, address: str = "", gpus: float = 0
     be loaded.
     """
     ray = import_ray()
-    cpus = None if address else max(1, workers * order.threads)
+    # Ray tells of lost workers on standard output, where a command's answer alone belongs.
+    with redirect_stdout(sys.stderr):
+        join_cluster(ray, address, max(1, workers * order.threads))
+        try:
+            kind = ray.remote(num_cpus=order.threads, num_gpus=gpus, max_restarts=-1, max_task_retries=-1)(Worker)
+            told = ray.put(order)
+            actors = [kind.remote(told) for _ in range(workers)]
+            yield Crew(fetch(ray, actors[0].describe.remote()), lambda jobs: run_actors(ray, actors, jobs))
+        finally:
+            ray.shutdown()
+
+
+def join_cluster(ray: Any, address: str, cpus: int) -> None:
+    """Join the cluster at an address, or start one of this machine. Raises UserError when it is not there."""
+    options: dict[str, Any] = {"address": address} if address else {"num_cpus": cpus, "include_dashboard": False}
     try:
-        ray.init(
-            address=address or None,
-            num_cpus=cpus,
-            include_dashboard=False if not address else None,
-            log_to_driver=False,
-            logging_level="error",
-        )
+        ray.init(**options, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"no Ray cluster at {address or 'this machine'}: {str(error)[:200]}") from None
-    try:
-        kind = ray.remote(num_cpus=order.threads, num_gpus=gpus, max_restarts=-1, max_task_retries=-1)(Worker)
-        told = ray.put(order)
-        actors = [kind.remote(told) for _ in range(workers)]
-        yield Crew(fetch(ray, actors[0].describe.remote()), lambda jobs: run_actors(ray, actors, jobs))
-    finally:
-        ray.shutdown()
 
 
 def fetch(ray: Any, reference: Any) -> Any:
