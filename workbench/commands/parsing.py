@@ -33,6 +33,7 @@ from workbench.commands.placing import PLACE
 from workbench.commands.reading import READINGS
 from workbench.commands.separating import SEPARABILITY
 from workbench.commands.specificity import SPECIFICITY
+from workbench.commands.sweep_costs import SWEEP_COSTS
 from workbench.commands.sweeping import SWEEPS
 from workbench.commands.traces import TRACE
 from workbench.commands.training import BANK_TRAINING, READER
@@ -49,6 +50,7 @@ COMMANDS: tuple[Command, ...] = (
     ATTRIBUTE,
     PLACE,
     *SWEEPS,
+    SWEEP_COSTS,
     SHOW,
     RUNS,
     EXPORT,

@@ -49,7 +49,9 @@ def gather_actors(order: Order, workers: int, address: str = "", gpus: float = 0
 
 def join_cluster(ray: Any, address: str, cpus: int) -> None:
     """Join the cluster at an address, or start one of this machine. Raises UserError when it is not there."""
-    options: dict[str, Any] = {"address": address} if address else {"num_cpus": cpus, "include_dashboard": False}
+    options: dict[str, Any] = {"address": address or "local"}
+    if not address:
+        options |= {"num_cpus": cpus, "include_dashboard": False}
     try:
         ray.init(**options, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError) as error:
