@@ -16,7 +16,7 @@ APP := $(VENV)/app-$(SUM)
 TEST := $(VENV)/test-$(SUM)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: app test test-all check format docs screenshots clean help
+.PHONY: app test test-all check format docs screenshots site clean help
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -45,8 +45,11 @@ docs: $(TEST) ## write docs/commands.md and the README's list of files from the 
 screenshots: $(TEST) ## write the documentation's screenshots from the running app (needs Chromium)
 	PYTHONPATH=. $(BIN)/python -m tests.browser.screenshots
 
+site: $(TEST) ## build the documentation site into docs/_build; every warning is an error
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build
+
 clean: ## remove the environment and caches; runs stay
-	rm -rf $(VENV) build dist *.egg-info .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist docs/_build docs/reference *.egg-info .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -61,5 +64,5 @@ $(APP): | $(BIN)/python
 
 $(TEST): | $(BIN)/python
 	@echo "installing with what the tests need: a few minutes, once"
-	$(INSTALL) '.[encoder,retrieval,test]'
+	$(INSTALL) '.[docs,encoder,retrieval,test]'
 	@rm -f $(VENV)/app-* $(VENV)/test-* && touch $(APP) $@

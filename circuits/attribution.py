@@ -33,24 +33,29 @@ from probes.progress import Tick
 def contract(
     difference: Float[Tensor, "writer batch pos d_model"],
     gradients: Float[Tensor, "reader batch pos d_model"],
-    summed: bool,
-) -> Float[Tensor, "edge_pos writer reader"]:
-    """Products of every writer's difference with every reader's gradient, summed over the batch (and positions)."""
-    if summed:
+    problem: Problem,
+) -> Float[Tensor, "group writer reader"]:
+    """Products of every writer's difference with every reader's gradient, summed over the batch (and positions).
+
+    Of a problem whose pairs stand apart, summed over positions alone, and as if each pair were the only one.
+    """
+    if problem.apart:
+        return torch.einsum("wbpm,rbpm->bwr", difference, gradients) * problem.groups
+    if problem.summed:
         return (difference.flatten(1) @ gradients.flatten(1).T).unsqueeze(0)
     return torch.einsum("wbpm,rbpm->pwr", difference, gradients)
 
 
-def score_stages(problem: Problem, stages: Iterable[Tensor]) -> Float[Tensor, "pos writer reader"]:
+def score_stages(problem: Problem, stages: Iterable[Tensor]) -> Float[Tensor, "group writer reader"]:
     """Scores of all edges from the gradients of all readers, in float32; edges that do not exist score 0."""
     wiring, difference = problem.wiring, problem.difference.float()
-    scores = difference.new_zeros(problem.positions, len(wiring.writers), len(wiring.readers))
+    scores = difference.new_zeros(problem.groups, len(wiring.writers), len(wiring.readers))
     reader = 0
     with torch.no_grad():
         for gradients in stages:
             stop = reader + gradients.shape[0]
             writers = int(wiring.visible[:, reader].sum())
-            scores[:, :writers, reader:stop] = contract(difference[:writers], gradients.float(), problem.summed)
+            scores[:, :writers, reader:stop] = contract(difference[:writers], gradients.float(), problem)
             reader = stop
     return scores
 

@@ -64,9 +64,10 @@ class Problem:
     `clean_record` is the model's run; `ablated_record` that of the counterfactual, `mean` [writer, 1, 1, d_model] the
     mean writes (both None: zero ablation). `metric` is of logits at all positions, `metric_at_ends` of logits that
     were computed at the readout's positions alone; the number for a problem is the mean over its pairs:
-    `metric_clean` of the model, `metric_ablated` with every edge ablated. With `summed`, an edge is one at all
-    positions together. `traced` is the clean run with its autograd graph, when it was asked for; `mean_activity` is the
-    parts' side of `mean`.
+    `metric_clean` of the model, `metric_ablated` with every edge ablated; `each_clean` and `each_ablated` are those of
+    each pair. With `summed`, an edge is one at all positions together; with `apart` each pair has scores of its own
+    besides (`circuits/pairs.py`). `traced` is the clean run with its autograd graph, when it was asked for;
+    `mean_activity` is the parts' side of `mean`.
     """
 
     model: Model
@@ -82,6 +83,9 @@ class Problem:
     metric_clean: float
     metric_ablated: float
     summed: bool = False
+    apart: bool = False
+    each_clean: tuple[float, ...] = ()
+    each_ablated: tuple[float, ...] = ()
     traced: Traced | None = None
     mean_activity: Activity | None = None
 
@@ -89,6 +93,11 @@ class Problem:
     def positions(self) -> int:
         """Positions that have edges of their own: the prompt's tokens, or 1 when positions are summed."""
         return 1 if self.summed else int(self.inputs.clean.shape[1])
+
+    @property
+    def groups(self) -> int:
+        """First axis of estimates from gradients: the pairs where they stand `apart`, else the positions."""
+        return int(self.inputs.clean.shape[0]) if self.apart else self.positions
 
     @cached_property
     def ablated_model(self) -> Model:
@@ -278,7 +287,8 @@ def pose_problem(
     refuse_overflow(record, logits)
     measure = build_metric(metric, inputs.readout.keep_steps(), logits)
     with torch.set_grad_enabled(differentiable):
-        value = measure(logits).mean()
+        each = measure(logits)
+        value = each.mean()
     problem = Problem(
         model=model,
         wiring=wiring,
@@ -293,11 +303,13 @@ def pose_problem(
         metric_clean=float(value.detach()),
         metric_ablated=0.0,
         summed=inputs.clean.shape[0] > 1 if summed is None else summed,
+        each_clean=tuple(each.tolist()),
         traced=Traced(record, value, model) if differentiable else None,
         mean_activity=mean_activity,
     )
     logits = ablated_logits if ablated_logits is not None else run_empty(problem)
-    problem = replace(problem, metric_ablated=float(measure(logits).mean()))
+    ablated = measure(logits)
+    problem = replace(problem, metric_ablated=float(ablated.mean()), each_ablated=tuple(ablated.tolist()))
     if alone:
         refuse_still(metric, problem.metric_clean, problem.metric_ablated)
     return problem

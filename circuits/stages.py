@@ -68,16 +68,16 @@ def trace_shifted(problem: Problem, stage: range, share: float) -> Traced:
         return Traced(traced.record, problem.metric_at_ends(logits).mean(), problem.model)
 
 
-def score_stage(problem: Problem, stage: range, traced: Traced) -> Float[Tensor, "edge_pos writer reader"]:
+def score_stage(problem: Problem, stage: range, traced: Traced) -> Float[Tensor, "group writer reader"]:
     """Products of a stage's differences with the gradients of all readers; readers that do not see it get 0."""
     wiring, difference = problem.wiring, problem.difference[stage.start : stage.stop].float()
-    scores = difference.new_zeros(problem.positions, len(stage), len(wiring.readers))
+    scores = difference.new_zeros(problem.groups, len(stage), len(wiring.readers))
     reader = 0
     for gradients in find_gradients(problem, traced):
         stop = reader + gradients.shape[0]
         if wiring.visible[stage.start, reader]:
             with torch.no_grad():
-                scores[:, :, reader:stop] = contract(difference, gradients, problem.summed)
+                scores[:, :, reader:stop] = contract(difference, gradients, problem)
         reader = stop
     return scores
 

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -267,11 +267,13 @@ def load_model(
     device: str = "auto",
     device_map: str | None = None,
     trust_remote_code: bool = False,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Model:
     """Load a local Hugging Face folder or a hub name through TransformerBridge, weights frozen.
 
     `device` is `auto` (CUDA where there is one, else CPU), or a torch device. No code of the checkpoint runs unless
-    `trust_remote_code`. Raises UserError for a missing or incomplete folder, an unknown architecture, a missing
+    `trust_remote_code`. `weights` are those that another process shares (`share_weights`), which take the place of the
+    model's own. Raises UserError for a missing or incomplete folder, an unknown architecture, a missing
     tokenizer, an unknown dtype or device, and a model whose stream is not the sum that attribution needs.
     """
     if dtype not in DTYPES:
@@ -288,12 +290,21 @@ def load_model(
     bridge.eval()
     for parameter in bridge.parameters():
         parameter.requires_grad_(False)
+    if weights is not None:
+        for key, parameter in bridge.original_model.named_parameters():
+            parameter.data = weights[key]
     model = build_model(name, hash_weights(folder, bridge), bridge)
     from probes.decomposition import check_decomposition, find_parts, measure_attention
 
     model = replace(model, weights=find_parts(model))
     check_decomposition(model)
     return replace(model, attention=measure_attention(model))
+
+
+def share_weights(model: Model) -> dict[str, Tensor]:
+    """Move a model's weights on the CPU into memory that other processes can map; gives them by name."""
+    parameters = dict(model.bridge.original_model.named_parameters())
+    return {name: parameter.data.share_memory_() for name, parameter in parameters.items()}
 
 
 def choose_device(device: str) -> str:

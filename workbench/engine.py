@@ -13,6 +13,10 @@ from workbench.library import find_shipped, read_shipped_facts, read_template
 from workbench.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from probes.attachments import Attachment, ExplicitBlocks
     from probes.bank import Bank
     from probes.explicit import MemorySource
@@ -67,8 +71,11 @@ def find_store(choice: str, name: str, shipped: Path | None) -> Path | None:
     return path
 
 
-def open_engine(settings: Settings, tick: Tick = quiet) -> Engine:
-    """Load what the settings name. Raises UserError for whatever a person can put right."""
+def open_engine(settings: Settings, tick: Tick = quiet, weights: Mapping[str, Tensor] | None = None) -> Engine:
+    """Load what the settings name, with the `weights` that another process shares where they are given.
+
+    Raises UserError for whatever a person can put right.
+    """
     settings.check()
     tick("loading the model", 0, 3)
     from probes.bank import load_bank
@@ -79,7 +86,8 @@ def open_engine(settings: Settings, tick: Tick = quiet) -> Engine:
 
     shipped = find_shipped() if settings.model == "shipped" else None
     name = str(shipped / "model") if shipped is not None else settings.model
-    model = load_model(name, settings.dtype, settings.device, settings.device_map, settings.trust_remote_code)
+    where = settings.dtype, settings.device, settings.device_map, settings.trust_remote_code
+    model = load_model(name, *where, weights=weights)
     model = replace(model, name=settings.model) if shipped is not None else model
     tick("loading memories", 1, 3)
     bank_folder = find_store(settings.bank, "bank", shipped)

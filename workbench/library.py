@@ -30,6 +30,11 @@ def find_runs() -> Path:
     return Path(os.environ.get("MEMORY_CIRCUITS_RUNS", "runs")).expanduser()
 
 
+def find_sweeps() -> Path:
+    """Folder of sweeps: $MEMORY_CIRCUITS_SWEEPS, or `sweeps` below the working directory."""
+    return Path(os.environ.get("MEMORY_CIRCUITS_SWEEPS", "sweeps")).expanduser()
+
+
 def list_banks(kind: str) -> list[str]:
     """Folders of banks in and below the working directory that have a file `kind`.json, two levels deep at most."""
     found = {path.parent for depth in ("", "*/", "*/*/") for path in Path().glob(f"{depth}{kind}.json")}

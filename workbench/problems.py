@@ -30,11 +30,12 @@ def pose(
     parts: bool | None = None,
     means: Means | None = None,
     alone: bool = True,
+    attention: bool = True,
 ) -> Problem:
     """Problem of one case or several: clean and ablated run recorded, metric set up.
 
-    `summed`, `means` and `alone` as in `pose_problem`: by default positions are summed when there are several cases.
-    `parts` records what writers are made of, by default where the settings ask for parts.
+    `summed`, `means`, `alone` and `attention` as in `pose_problem`: by default positions are summed when there are
+    several cases. `parts` records what writers are made of, by default where the settings ask for parts.
     """
     from circuits.limits import explain_memory
     from circuits.problem import pose_problem
@@ -49,7 +50,7 @@ def pose(
             summed=summed,
             tick=tick,
             differentiable=METHODS[settings.method].reuses_run,
-            attention=True,
+            attention=attention,
             parts=bool(settings.parts) if parts is None else parts,
             means=means,
             alone=alone,

@@ -17,13 +17,14 @@ from workbench.cli import main
 from workbench.costs.formats import Formats
 from workbench.engine import Engine, open_engine
 from workbench.ledgers import bulk
-from workbench.ledgers.bulk import HEAD, attribute, find_nested, load_table, plan
+from workbench.ledgers.bulk import HEAD, attribute, find_nested, plan
 from workbench.ledgers.measuring import describe_source, measure_batch
 from workbench.ledgers.placing import place, place_fact, read_usage
 from workbench.ledgers.prompts import find_text, lay_fact
 from workbench.ledgers.questions import check_memories, lay_question, measure_conflict, measure_question
 from workbench.ledgers.table import list_rows, load_ledgers, save_ledgers
 from workbench.settings import Question, Settings
+from workbench.sweeps.parts import load_table
 
 SETTINGS = Settings(device="cpu", memory="own", text="auto")
 UNSEEN = Question(fact="capital/Anna")

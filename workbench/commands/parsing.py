@@ -22,8 +22,8 @@ from workbench.commands.compressing import COMPRESS, FIDELITY
 from workbench.commands.demo import EVALUATE, EXPERIMENTS, TRAIN
 from workbench.commands.exporting import EXPORT
 from workbench.commands.facts import FACTS
-from workbench.commands.findings import FINDINGS
 from workbench.commands.figures import FIGURE
+from workbench.commands.findings import FINDINGS
 from workbench.commands.generating import GENERATE
 from workbench.commands.heads import HEADS
 from workbench.commands.health import DOCTOR
@@ -37,6 +37,8 @@ from workbench.commands.placing import PLACE
 from workbench.commands.reading import READINGS
 from workbench.commands.separating import SEPARABILITY
 from workbench.commands.specificity import SPECIFICITY
+from workbench.commands.sweep_costs import SWEEP_COSTS
+from workbench.commands.sweeping import SWEEPS
 from workbench.commands.traces import TRACE
 from workbench.commands.training import BANK_TRAINING, READER
 from workbench.commands.units import UNITS
@@ -51,6 +53,8 @@ COMMANDS: tuple[Command, ...] = (
     LEDGER,
     ATTRIBUTE,
     PLACE,
+    *SWEEPS,
+    SWEEP_COSTS,
     SHOW,
     RUNS,
     EXPORT,

@@ -26,16 +26,14 @@ from workbench.ledgers.measuring import describe_source, measure_batch
 from workbench.ledgers.prompts import Laid, lay_fact
 from workbench.ledgers.table import METHOD, Ledger, list_rows
 from workbench.settings import Settings
-from workbench.storage import read_bytes, remove_leftovers, write_file
+from workbench.storage import read_bytes, write_file
+from workbench.sweeps.parts import REFUSED, encode_rows, load_table, name_part, open_folder
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from circuits.parts import Removal
 
 HEAD = "attribute.json"
 FORMAT, VERSION = "memory-circuits/attribution-table", 1
-REFUSED = "part-refused.parquet"
 
 # Columns of the table, in order, with their Arrow types; shares are in the metric's unit.
 COLUMNS = {
@@ -89,11 +87,11 @@ def find_nested(facts: Sequence[Fact]) -> dict[str, str]:
     return found
 
 
-def read_table(path: Path, engine: Engine) -> tuple[list[Fact], list[Refused], int]:
+def read_table(path: Path, known: Sequence[Fact]) -> tuple[list[Fact], list[Refused], int]:
     """Facts of a table, those that cannot be read, and the number of rows.
 
-    A row with nothing but the `id` of a shipped fact stands for that fact. Raises UserError for a table that cannot be
-    read or has no rows.
+    A row with nothing but the `id` of a `known` (shipped) fact stands for that fact. Raises UserError for a table that
+    cannot be read or has no rows.
     """
     rows = read_rows(path)
     if not rows:
@@ -101,8 +99,8 @@ def read_table(path: Path, engine: Engine) -> tuple[list[Fact], list[Refused], i
             f"{path} has no rows: give a fact a row, with its id or with id, subject, relation, object, "
             "prompt and answer"
         )
-    shipped = {fact.id: fact for fact in engine.facts}
-    documents = {fact.document_id: fact.document for fact in engine.facts}
+    shipped = {fact.id: fact for fact in known}
+    documents = {fact.document_id: fact.document for fact in known}
     facts, refused = list[Fact](), list[Refused]()
     for number, row in enumerate(rows, start=1):
         try:
@@ -151,7 +149,7 @@ def refuse_facts(facts: Sequence[Fact]) -> tuple[list[Fact], list[Refused]]:
 
 def plan(engine: Engine, path: Path, settings: Settings, chunk: int) -> Planned:
     """Lay out every fact of a table, and put those of one condition into chunks of `chunk`."""
-    read, refused, total = read_table(path, engine)
+    read, refused, total = read_table(path, engine.facts)
     facts, more = refuse_facts(read)
     refused += more
     groups = dict[tuple[bool, int, int], list[Laid]]()
@@ -193,46 +191,6 @@ def list_facts(ledger: Ledger) -> Iterator[dict[str, Any]]:
         yield {**shared, **row}
 
 
-def build_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Rows as an Arrow table of the columns."""
-    import pyarrow as pa
-
-    schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in COLUMNS.items()])
-    return pa.Table.from_pylist([{name: row.get(name) for name in COLUMNS} for row in rows], schema=schema)
-
-
-def encode_table(rows: Sequence[dict[str, Any]]) -> bytes:
-    """Rows as the bytes of a Parquet file; equal rows give equal bytes."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    sink = pa.BufferOutputStream()
-    pyarrow.parquet.write_table(build_table(rows), sink, compression="zstd")
-    return bytes(sink.getvalue())
-
-
-def open_table(folder: Path, about: dict[str, Any]) -> None:
-    """Start a table's folder, or make sure that the one there is of the same question.
-
-    Raises UserError for a folder that holds something else, or a table of other facts, settings or another model.
-    """
-    path = folder / HEAD
-    if not path.is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder} exists and is no attribution table: choose another --out")
-        write_file(path, json.dumps(about, ensure_ascii=False, indent=1, sort_keys=True).encode() + b"\n")
-        return
-    try:
-        held = json.loads(read_bytes(path))
-    except ValueError:
-        raise UserError(f"{path} is damaged: choose another --out, or remove the folder") from None
-    if not isinstance(held, dict) or held.get("question") != about["question"]:
-        raise UserError(
-            f"{folder} holds a table of other facts, settings, memories or another model: choose another --out, or "
-            "remove it first"
-        )
-
-
 def describe(engine: Engine, path: Path, settings: Settings, numbers: dict[str, Any]) -> dict[str, Any]:
     """Head of a table: format, and the question that a resumed run must share."""
     source = describe_source(engine, settings)
@@ -259,22 +217,19 @@ def attribute(
     Raises UserError for a table that cannot be read, and a folder that holds another table.
     """
     planned = plan(engine, path, settings, chunk)
-    open_table(
-        folder,
-        describe(engine, path, settings, {"removal": removal, "top": top, "threshold": threshold, "chunk": chunk}),
-    )
-    remove_leftovers(folder)
+    numbers = {"removal": removal, "top": top, "threshold": threshold, "chunk": chunk}
+    open_folder(folder, HEAD, describe(engine, path, settings, numbers), "attribution table")
     resumed = 0
     for done, batch in enumerate(planned.chunks):
         tick("facts", done * chunk, planned.total)
-        part = folder / f"part-{done:06d}.parquet"
+        part = folder / name_part(done)
         if part.is_file():
             resumed += 1
             continue
         rows = [row for ledger in measure_chunk(engine, batch, removal, settings, top, threshold) for row in ledger]
-        write_file(part, encode_table(rows))
+        write_file(part, encode_rows(rows, COLUMNS))
     refused = [{"fact": one.fact, "row": "reason", "reason": one.reason} for one in planned.refused]
-    write_file(folder / REFUSED, encode_table(refused))
+    write_file(folder / REFUSED, encode_rows(refused, COLUMNS))
     return count_table(folder, planned.total) | {"chunks": len(planned.chunks), "resumed": resumed}
 
 
@@ -284,17 +239,6 @@ def measure_chunk(
     """Rows of each fact of a chunk."""
     for ledger in measure_batch(engine, batch, removal, settings.metric, top, threshold, describe=False):
         yield list(list_facts(ledger))
-
-
-def load_table(folder: Path) -> pa.Table:
-    """All rows of a table. Raises UserError where there is none."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    parts = sorted(folder.glob("part-*.parquet"))
-    if not parts:
-        raise UserError(f"{folder} holds no parts of a table")
-    return pa.concat_tables([pyarrow.parquet.read_table(part) for part in parts])
 
 
 def count_table(folder: Path, total: int) -> dict[str, Any]:

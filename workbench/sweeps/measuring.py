@@ -1,0 +1,238 @@
+"""From a job's facts to rows: ledgers and edge scores in batches, every fact measured or with the reason why not.
+
+A batch that fails is halved until the fact that does not run stands alone, and has a row that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from circuits.circuit import UNITS
+from circuits.graph import Wiring
+from circuits.methods import METHODS
+from probes.errors import UserError
+from probes.facts import Fact
+from workbench.cases import Case, resolve_fact
+from workbench.engine import Engine
+from workbench.ledgers.bulk import list_facts
+from workbench.ledgers.measuring import measure_batch
+from workbench.ledgers.prompts import Laid, lay_fact
+from workbench.problems import pose
+from workbench.settings import Question, Settings
+from workbench.sweeps.plans import GIVEN, LEDGER, Order, change_settings
+
+if TYPE_CHECKING:
+    from circuits.problem import Problem
+
+Rows = list[dict[str, Any]]
+Item = TypeVar("Item")
+# A fact that could be prepared (laid out or paired), or why it could not.
+Prepared = dict[str, Item | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurer:
+    """One condition of a sweep on a loaded engine; `pools` are the facts of each relation to compare with."""
+
+    engine: Engine
+    order: Order
+    condition: str
+    settings: Settings
+    pools: dict[str, tuple[Fact, ...]]
+
+    def measure(self, facts: Sequence[Fact]) -> Rows:
+        """Rows of all facts by all methods, in the order of the facts, then of the methods."""
+        found = dict[tuple[str, str], Rows]()
+        cases: Prepared[Case] | None = None
+        for method in self.order.methods:
+            if method == LEDGER:
+                rows = self.measure_ledgers(facts)
+            else:
+                cases = self.prepare(facts, self.pair) if cases is None else cases
+                rows = self.measure_edges(cases, method)
+            found |= {(fact, method): some for fact, some in rows.items()}
+        return [
+            {"fact": fact.id, "relation": fact.relation, "condition": self.condition, "method": method, **row}
+            for fact in facts
+            for method in self.order.methods
+            for row in found[fact.id, method]
+        ]
+
+    def prepare(self, facts: Sequence[Fact], work: Callable[[Fact, Engine], Item]) -> Prepared[Item]:
+        """Each fact prepared on the engine with the facts that it is compared with, or the reason why not."""
+        prepared: Prepared[Item] = {}
+        for fact in facts:
+            others = tuple(other for other in self.pools[fact.relation] if other.id != fact.id)
+            try:
+                prepared[fact.id] = work(fact, replace(self.engine, facts=(fact, *others)))
+            except UserError as error:
+                prepared[fact.id] = str(error)
+        return prepared
+
+    def pair(self, fact: Fact, engine: Engine) -> Case:
+        """The fact with its counterfactual. Raises UserError when there is none, or nothing to attach."""
+        case = resolve_fact(engine, Question(fact=fact.id), self.settings)
+        self.require(bool(case.clean.found), bool(case.clean.text))
+        return case
+
+    def lay(self, fact: Fact, engine: Engine) -> Laid:
+        """The fact laid out for its ledger. Raises UserError when that is not possible, or nothing to attach."""
+        laid = lay_fact(engine, fact, engine.facts, self.settings)
+        self.require(bool(laid.found), bool(laid.behind))
+        return laid
+
+    def require(self, memory: bool, text: bool) -> None:
+        """Raise UserError when the condition is about a memory or a text that the fact does not have."""
+        for name, there in (("memory", memory), ("text", text)):
+            if self.condition == name and not there:
+                raise UserError(f"there is no {name} about this fact to attach")
+
+    def measure_ledgers(self, facts: Sequence[Fact]) -> dict[str, Rows]:
+        """Rows of each fact's ledger; where the model does not say the answer, that."""
+        order, metric = self.order, self.settings.metric
+
+        def work(batch: Sequence[Laid]) -> dict[str, Rows]:
+            removal: Any = order.removal
+            ledgers = measure_batch(self.engine, batch, removal, metric, order.top, order.threshold, describe=False)
+            return {
+                ledger.fact: [row | {"value": row.get("share")} for row in list_facts(ledger)] for ledger in ledgers
+            }
+
+        return self.run(
+            self.prepare(facts, self.lay),
+            lambda laid: (*laid.condition, len(laid.behind), len(laid.plain)),
+            3,
+            lambda laid: laid.id,
+            work,
+        )
+
+    def measure_edges(self, cases: Prepared[Case], method: str) -> dict[str, Rows]:
+        """Rows of each fact's edges and nodes by a method of attribution, all positions together."""
+        from circuits.pairs import APART
+
+        settings = replace(self.settings, method=method, parts=0)
+
+        def work(batch: Sequence[Case]) -> dict[str, Rows]:
+            if method in APART:
+                problem = pose(self.engine, batch, settings, summed=True, alone=False, attention=False)
+                return dict(self.read_pairs(problem, batch, settings))
+            return {name(case): self.read_alone(case, settings) for case in batch}
+
+        def name(case: Case) -> str:
+            assert case.fact is not None
+            return case.fact.id
+
+        def key(case: Case) -> tuple[int, ...]:
+            both = case.clean, case.counterfactual
+            return *(len(part) for side in both for part in (side.path, side.found)), len(case.pair.clean_ids)
+
+        return self.run(cases, key, 4, name, work)
+
+    def run(
+        self,
+        prepared: Prepared[Item],
+        key: Callable[[Item], tuple[int, ...]],
+        equal: int,
+        name: Callable[[Item], str],
+        work: Callable[[Sequence[Item]], dict[str, Rows]],
+    ) -> dict[str, Rows]:
+        """Rows of all facts, in batches of `settings.rows` whose first `equal` numbers of `key` agree.
+
+        Prompts of like length stand together: less is filled up.
+        """
+        rows: dict[str, Rows] = {
+            fact: [{"row": "reason", "reason": item}] for fact, item in prepared.items() if isinstance(item, str)
+        }
+        groups = dict[tuple[int, ...], list[Item]]()
+        for item in prepared.values():
+            if not isinstance(item, str):
+                groups.setdefault(key(item)[:equal], []).append(item)
+        size = self.settings.rows
+        for _, group in sorted(groups.items()):
+            group.sort(key=key)
+            for start in range(0, len(group), size):
+                rows |= attempt(group[start : start + size], name, work)
+        return rows
+
+    def read_pairs(self, problem: Problem, batch: Sequence[Case], settings: Settings) -> Iterator[tuple[str, Rows]]:
+        """Rows of every pair of a batch, or the reason why its metric gives no scale to its scores."""
+        from circuits.pairs import score_pairs
+        from circuits.problem import refuse_still
+
+        scores = score_pairs(problem, settings.method, settings.choose_options())
+        for case, edges, clean, ablated in zip(batch, scores, problem.each_clean, problem.each_ablated, strict=True):
+            assert case.fact is not None
+            try:
+                refuse_still(settings.metric, clean, ablated)
+            except UserError as error:
+                yield case.fact.id, [{"row": "reason", "reason": str(error)}]
+                continue
+            rows = self.list_scores(problem.wiring, edges, edges.sum(axis=1))
+            yield case.fact.id, describe_rows(rows, case, settings, clean, ablated)
+
+    def read_alone(self, case: Case, settings: Settings) -> Rows:
+        """Rows of one pair by a method that takes pairs one by one."""
+        from circuits.scoring import score
+
+        problem = pose(self.engine, (case,), settings, summed=True, attention=False)
+        found = score(problem, settings.method, settings.choose_options(), lambda label, done, total: None)
+        rows = self.list_scores(problem.wiring, found.edges[0], found.nodes[0])
+        return describe_rows(rows, case, settings, problem.metric_clean, problem.metric_ablated)
+
+    def list_scores(self, wiring: Wiring, edges: np.ndarray, nodes: np.ndarray) -> Rows:
+        """The strongest nodes and edges, as many of each as the order lists."""
+        writers, readers = [one.name for one in wiring.writers], [one.name for one in wiring.readers]
+        rows: Rows = [
+            {"row": "node", "component": writers[place], "value": float(nodes[place])} for place in self.rank(nodes)
+        ]
+        flat = edges.ravel()
+        for place in self.rank(flat):
+            writer, reader = divmod(int(place), len(readers))
+            rows.append(
+                {"row": "edge", "component": writers[writer], "reader": readers[reader], "value": float(flat[place])}
+            )
+        return rows
+
+    def rank(self, values: np.ndarray) -> Iterator[int]:
+        """Places of the values to list, strongest first."""
+        for place in np.argsort(-np.abs(values), kind="stable")[: self.order.top]:
+            if abs(values[place]) >= self.order.threshold and values[place] != 0:
+                yield int(place)
+
+
+def attempt(
+    batch: Sequence[Item], name: Callable[[Item], str], work: Callable[[Sequence[Item]], dict[str, Rows]]
+) -> dict[str, Rows]:
+    """What `work` gives for a batch; where it fails, for its halves, and of a single fact the reason."""
+    try:
+        return work(batch)
+    except (UserError, RuntimeError) as error:
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            return attempt(batch[:middle], name, work) | attempt(batch[middle:], name, work)
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        return {name(batch[0]): [{"row": "reason", "reason": f"{kind}{' '.join(str(error).split())[:300]}"}]}
+
+
+def describe_rows(rows: Rows, case: Case, settings: Settings, clean: float, ablated: float) -> Rows:
+    """Rows of scores with what they are scores of; a fact without any has one that says so."""
+    shared = {
+        "answer": case.pair.answer,
+        "foil": case.pair.foil,
+        "margin": clean,
+        "ablated": ablated,
+        "metric": settings.metric,
+        "ablation": settings.ablation,
+        "unit": METHODS[settings.method].unit or UNITS[settings.metric],
+    }
+    return [row | shared for row in rows or [{"row": "reason", "reason": "no edge has a score to list"}]]
+
+
+def prepare_measurer(engine: Engine, order: Order, condition: str, pools: dict[str, tuple[Fact, ...]]) -> Measurer:
+    """Measurer of a condition."""
+    settings = order.settings if condition == GIVEN else change_settings(order.settings, condition)
+    return Measurer(engine, order, condition, settings, pools)
