@@ -31,7 +31,9 @@ def declare_lens(parser: argparse.ArgumentParser) -> None:
         "--tuned", action="store_true", help="with one affine map a layer, trained here on the documents"
     )
     parser.add_argument(
-        "--everywhere", action="store_true", help="in the JSON document also every position of the prompt, not its end alone"
+        "--everywhere",
+        action="store_true",
+        help="in the JSON document also every position of the prompt, not its end alone",
     )
     parser.add_argument(
         "--steps", metavar="N", type=int, default=100, help="updates of each map (default: %(default)s)"
