@@ -75,7 +75,8 @@ def show_cores() -> None:
     by_position = st.toggle(
         "Keep positions",
         key="core-positions",
-        help="On: an edge at another position is another edge; only for prompts of equal length. Off: positions are put together.",
+        help="On: an edge at another position is another edge; only for prompts of equal length. Off: positions "
+        "are put together.",
     )
     try:
         found = overlay([(name, open_run(name)) for name in names], by_position)

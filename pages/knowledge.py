@@ -86,7 +86,8 @@ def ask_specificity(settings: Settings) -> list[str]:
     estimate = two.checkbox(
         "Estimate all",
         key="specificity-estimate",
-        help="First-order effects of all components by one backward pass; else heads, blocks and memories are removed one by one.",
+        help="First-order effects of all components by one backward pass; else heads, blocks and memories are "
+        "removed one by one.",
     )
     return [*chosen, *spell_model(settings), confirm, *(["--estimate"] if estimate else [])]
 

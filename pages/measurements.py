@@ -194,7 +194,8 @@ def offer_upload(sections: dict[str, str]) -> None:
     """Open the --json output of a command; it is checked against a schema and kept beside the others."""
     with st.expander("Open the output of a command", icon=":material/upload_file:"):
         st.caption(
-            f"What `memory-circuits {' | '.join(SUBJECTS)}` printed with `--json`, at most {LARGEST // 2**20} MB. It is "
+            f"What `memory-circuits {' | '.join(SUBJECTS)}` printed with `--json`, at most {LARGEST // 2**20} MB. "
+            "It is "
             "checked, and kept in the folder of measurements."
         )
         given = st.file_uploader("JSON file", type=["json"], key="measurement-file", max_upload_size=LARGEST // 2**20)

@@ -1,4 +1,4 @@
-"""Read-outs by layer and position: what a lens sees, what a probe can read, which states bring an answer back; classes."""
+"""Read-outs by layer and position: lens, probes, states that bring an answer back; and classes of circuits."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def show_lens_table(table: LensTable, key: str, lens: str = "logit") -> None:
     """A lens table as a picture and as tables; also used by the page Ask."""
     st.plotly_chart(draw_lens(table), key=f"lens-{key}", config=QUIET, alt=f"{lens} lens by layer and position")
     st.caption(
-        f"{plain(lens.capitalize())} lens, n = 1 prompt: the most probable next token that the stream would give at each layer "
-        f"and position, shaded by its probability; framed where it is {plain(show_token(table.answer))}. The last row is "
+        f"{plain(lens.capitalize())} lens, n = 1 prompt: the most probable next token that the stream would give "
+        "at each layer and position, shaded by its probability; framed where it is "
+        f"{plain(show_token(table.answer))}. The last row is "
         "what the model says."
     )
     at_end, everywhere = st.tabs(["The answer at the prompt's end", "All positions as a table"])
@@ -69,9 +70,12 @@ def show_probe(measured: Measurement) -> None:
         draw_lines(found["layers"], lines, "share of prompts"), key="probe", config=QUIET, alt="Probe by layer"
     )
     st.caption(
-        f"Linear probe of the {plain(found['label'])} at the {plain(found['position'])}; n = {found['items']:,} prompts of "
-        f"{found['facts']:,} facts, {found['labels']:,} labels, folds by {plain(found['folds'])}. Control: labels drawn at random "
-        "for each fact; selectivity: accuracy less that; majority: always the most frequent label (Hewitt and Liang 2019)."
+        f"Linear probe of the {plain(found['label'])} at the {plain(found['position'])}; n = {found['items']:,} "
+        "prompts of "
+        f"{found['facts']:,} facts, {found['labels']:,} labels, folds by {plain(found['folds'])}. Control: labels "
+        "drawn at random "
+        "for each fact; selectivity: accuracy less that; majority: always the most frequent label (Hewitt and "
+        "Liang 2019)."
     )
     st.dataframe(found["layers"], hide_index=True, alt="Probe by layer, as a table")
 
@@ -83,7 +87,8 @@ def show_restored(measured: Measurement) -> None:
     st.caption(
         f"{plain(found['method'])}: {plain(found['state'])} of the clean prompt put back into “"
         f"{plain(shorten(show_line(found['counterfactual']), 120))}”. Share of the {plain(found['metric'])}: 0 is the "
-        f"counterfactual run ({found['corrupted']:.3f} {plain(found['unit'])}), 1 the clean one ({found['clean']:.3f}); n = 1 pair."
+        f"counterfactual run ({found['corrupted']:.3f} {plain(found['unit'])}), 1 the clean one "
+        f"({found['clean']:.3f}); n = 1 pair."
     )
     with st.expander("As a table"):
         st.dataframe(tabulate_restored(found), hide_index=True, alt="States put back, as a table")
@@ -155,8 +160,10 @@ def show_class(row: dict[str, Any] | None, unit: str) -> None:
     st.subheader(f"{row['verdict'].capitalize()} class")
     st.markdown("  \n".join(plain(edge) for edge in row["edges"]))
     st.caption(
-        f"{row['members']:,} members in {rate['value']:.0%} [{rate['low']:.0%}, {rate['high']:.0%}] of n = {rate['n']:,} texts; "
-        f"weight {row['weight']:.3f} {plain(unit)}; variability {row['variability']:.2f}. The edges are those of its first "
+        f"{row['members']:,} members in {rate['value']:.0%} [{rate['low']:.0%}, {rate['high']:.0%}] of n = "
+        f"{rate['n']:,} texts; "
+        f"weight {row['weight']:.3f} {plain(unit)}; variability {row['variability']:.2f}. The edges are those of "
+        "its first "
         f"member, of {plain(row['example'])}; positions are those of its own text."
     )
     for title, rows, key in (

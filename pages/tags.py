@@ -23,7 +23,8 @@ def show_heads(measured: Measurement) -> None:
     rows = [row for row in found["rows"] if f"{row['finder']}: {row['metric']}" == chosen]
     unit, texts = rows[0]["unit"], rows[0]["n"]
     st.caption(
-        f"{plain(chosen)}, in {plain(unit)}; mean over n = {texts:,} texts, window of {found['window']} tokens. Intervals: "
+        f"{plain(chosen)}, in {plain(unit)}; mean over n = {texts:,} texts, window of {found['window']} tokens. "
+        "Intervals: "
         "percentiles 2.5 and 97.5 of a bootstrap over texts. What each finder measures: `memory-circuits heads --help`."
     )
     signed = any(row["value"] < 0 for row in rows)
@@ -50,8 +51,10 @@ def show_units(measured: Measurement) -> None:
     """Knowledge neurons of every fact, and PKS by layer."""
     found = measured.found
     st.caption(
-        f"{plain(found['method'])}; {len(found['neurons']):,} neurons of {found['facts']:,} facts in {found['items']:,} prompts, "
-        f"{found['steps']} points of the path. A fact's neurons reach {found['adaptive']:g} of the largest attribution in "
+        f"{plain(found['method'])}; {len(found['neurons']):,} neurons of {found['facts']:,} facts in "
+        f"{found['items']:,} "
+        f"prompts, {found['steps']} points of the path. A fact's neurons reach {found['adaptive']:g} of the "
+        "largest attribution in "
         f"{found['shared']:g} of its wordings. Score in {plain(found['unit'])}."
     )
     columns = {name: [row[name] for row in found["neurons"]] for name in ("unit", "score", "facts", "fact")}

@@ -56,7 +56,9 @@ SUBJECTS: dict[str, Subject] = {
     ),
     "lens": Subject("Lens", "What the stream already predicts at every layer.", "lens"),
     "probe": Subject("Linear probe", "From which layer on an attribute can be read off linearly.", "folds"),
-    "restore": Subject("Causal tracing", "Which states, put back by layer and position, bring the answer back.", "restored"),
+    "restore": Subject(
+        "Causal tracing", "Which states, put back by layer and position, bring the answer back.", "restored"
+    ),
 }  # fmt: skip
 
 
@@ -141,11 +143,11 @@ def read_measurement(data: bytes) -> Measurement:
         raise UserError(f"not a measurement: it is not JSON ({str(error)[:120]})") from None
     if not isinstance(document, dict):
         raise UserError("not a measurement: it is JSON, but no object")
-    command, model = "", {}
+    command, model = "", document.get("model")
     if document.get("format") == FORMAT:
         if document.get("version") != VERSION:
             raise UserError(f"the measurement has version {document.get('version')!r}; this release reads {VERSION}")
-        command, model = str(document.get("command", "")), document.get("model")
+        command = str(document.get("command", ""))
         kind, found = str(document.get("kind", "")), document.get("found")
         if kind not in SUBJECTS or not isinstance(found, dict):
             raise UserError(f"not a measurement: its kind {kind[:40]!r} is none of {', '.join(SUBJECTS)}")
@@ -154,6 +156,8 @@ def read_measurement(data: bytes) -> Measurement:
     if fault := find_fault(kind, found):
         raise UserError(f"not a result of `{kind}`: {fault}")
     named = {key: str(value) for key, value in model.items()} if isinstance(model, dict) else {}
+    if isinstance(model, str):
+        named = {"name": model}
     return Measurement(kind, found, command, named)
 
 

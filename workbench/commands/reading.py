@@ -74,10 +74,10 @@ def read_layers(options: argparse.Namespace, desk: Desk = TERMINAL) -> Answer:
             lens = train_on_documents(engine, options.documents, options.steps, options.seed, tick)
         ids, answer = case.pair.clean_ids, case.pair.answer_ids[0]
         found = read_prompt(engine, case, lens)
-        table = None
+        everywhere = None
         if options.everywhere:
             attachment = engine.attach(case.clean.path, case.clean.memories)
-            table = read_lens_table(engine, tuple(ids), answer, attachment, lens, tick)
+            everywhere = read_lens_table(engine, tuple(ids), answer, attachment, lens, tick)
     rows: list[dict[str, Any]] = []
     for depth, row in enumerate(found):
         best = int(row.argmax())
@@ -96,7 +96,7 @@ def read_layers(options: argparse.Namespace, desk: Desk = TERMINAL) -> Answer:
         "answer": engine.model.decode(answer),
         "position": len(ids) - 1,
         "layers": rows,
-        "everywhere": None if table is None else table.to_json(),
+        "everywhere": None if everywhere is None else everywhere.to_json(),
         "training": None if lens is None else {"unit": "nats", "kl_before_after": [list(pair) for pair in lens.losses]},
     }
     cells = [

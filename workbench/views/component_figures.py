@@ -143,8 +143,8 @@ def describe_point(row: Row, unit: str) -> str:
     interval = "" if row["low"] is None else f" [{show_decimals(row['low'])}, {show_decimals(row['high'])}]"
     return (
         f"{escape_html(str(row['component']))} ({KINDS[row['kind']]})<br>{name_class(row)}<br>"
-        f"index {show_decimals(row['index'])}{interval}<br>largest {format_score(row['largest'], escape_html(unit))} on "
-        f"{escape_html(str(row['strongest']))}"
+        f"index {show_decimals(row['index'])}{interval}<br>largest "
+        f"{format_score(row['largest'], escape_html(unit))} on {escape_html(str(row['strongest']))}"
     )
 
 

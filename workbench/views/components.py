@@ -180,7 +180,7 @@ def explain_component(row: Row, unit: str) -> str:
     return (
         f"{KINDS[row['kind']].capitalize()} {show_line(str(row['component']))} is {name_class(row)}: specificity index "
         f"{show_decimals(row['index'])}{interval}, largest effect {format_score(row['largest'], unit)} on "
-        f"{show_line(str(row['strongest']))}, spread over {row['participation']:.1f} facts of {row['relations']} relations."
+        f"{show_line(str(row['strongest']))}, over {row['participation']:.1f} facts of {row['relations']} relations."
     )
 
 
@@ -196,9 +196,10 @@ def gather_tags(name: str, heads: dict[str, Any] | None, units: dict[str, Any] |
                 cells = (says, row["value"], row["low"], row["high"], row["unit"], row["n"], mark)
                 for column, cell in zip(tags.values(), cells, strict=True):
                     column.append(show_line(cell) if isinstance(cell, str) else cell)
+    unit = str(units["unit"]) if units is not None else ""
     for row in units["neurons"] if units is not None else ():
         if row["unit"] == name:
-            cells = (f"knowledge neuron of {row['fact']}", row["score"], None, None, units["unit"], row["facts"], "")
+            cells = (f"knowledge neuron of {row['fact']}", row["score"], None, None, unit, row["facts"], "")
             for column, cell in zip(tags.values(), cells, strict=True):
                 column.append(show_line(cell) if isinstance(cell, str) else cell)
     return tags

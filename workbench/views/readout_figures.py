@@ -29,7 +29,7 @@ def label_positions(tokens: Sequence[str]) -> list[str]:
 
 
 def draw_lens(table: LensTable) -> go.Figure:
-    """Most probable next token at every layer and position, shaded by its probability; framed where it is the answer."""
+    """Most probable next token at every layer and position, shaded by probability; framed where the answer."""
     import plotly.graph_objects as go
 
     depths, width = len(table.best), len(table.tokens)

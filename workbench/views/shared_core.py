@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 from circuits.circuit import Circuit, Edge, Node, build_node
 from circuits.graph import Kind, Plan, split_node
@@ -77,9 +78,10 @@ def merge_plans(plans: Sequence[Plan]) -> Plan:
     def join(name: str) -> tuple[int, ...]:
         return tuple(sorted({layer for plan in plans for layer in getattr(plan, name)}))
 
-    lists = {name: join(name) for name in ("explicit_layers", "bank_layers", "expert_layers", "learned_layers")}
-    counts = {name: max(getattr(plan, name) for plan in plans) for name in ("blocks", "levels", "experts", "learned")}
-    return replace(first, **lists, **counts)
+    lists = ("explicit_layers", "bank_layers", "expert_layers", "learned_layers")
+    merged: dict[str, Any] = {name: join(name) for name in lists}
+    merged |= {name: max(getattr(plan, name) for plan in plans) for name in ("blocks", "levels", "experts", "learned")}
+    return replace(first, **merged)
 
 
 def overlay(named: Sequence[tuple[str, Run]], by_position: bool = False) -> Overlay:
@@ -202,8 +204,9 @@ def describe_overlay(found: Overlay, shown: int) -> str:
     circuit, counts = found.circuit, found.count_shares()
     parts = ", ".join(f"{count:,} {SHARES[share]}" for share, count in counts.items())
     return (
-        f"{shown:,} of {len(circuit.edges):,} edges of {len(found.names)} circuits laid over each other: {parts}. Thick "
-        "lines and filled nodes are in every circuit, thin lines and hollow nodes in one alone; blue helps the answer, "
+        f"{shown:,} of {len(circuit.edges):,} edges of {len(found.names)} circuits laid over each other: {parts}. "
+        "Thick lines and filled nodes are in every circuit, thin lines and hollow nodes in one alone; blue helps "
+        "the answer, "
         f"orange-red hurts it, by the mean score ({circuit.method}, {circuit.ablation} ablation, {circuit.metric} in "
         f"{circuit.unit}). Each is one of many possible circuits."
     )
