@@ -169,18 +169,21 @@ FORMS: dict[str, Callable[[Settings], list[str]]] = {
 }
 
 
-def show_section(section: str, settings: Settings) -> None:
-    """Saved measurement of a section, and how to make or open another."""
+def show_section(section: str) -> None:
+    """Saved measurement of a section, and above it how to make or open another."""
     kind, show = VIEWS[section]
-    offer_form(kind, partial(FORMS[kind], settings))
-    offer_upload(HOMES)
+    # Drawn above, filled last: what is saved shall not wait for the table of facts that the form lists.
+    above = st.container()
     try:
         measured = choose_saved(kind)
+        if measured is not None:
+            show(measured)
     except UserError as error:
         st.error(plain(str(error)), icon=":material/error:")
-        return
-    if measured is not None:
-        show(measured)
+    with above:
+        settings = choose_settings()
+        offer_form(kind, partial(FORMS[kind], settings))
+        offer_upload(HOMES)
 
 
 def render() -> None:
@@ -195,7 +198,7 @@ def render() -> None:
     if section == "core":
         show_cores()
         return
-    show_section(section, choose_settings())
+    show_section(section)
 
 
 render()
