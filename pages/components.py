@@ -61,6 +61,9 @@ def choose_component(rows: list[Row], listed: list[Row], table: str) -> str:
         "scatter": read_click("scatter"),
         table: str(listed[row]["component"]) if 0 <= row < len(listed) else "",
     }
+    # A source that was not there before did not change.
+    for source in sources:
+        seen.setdefault(source, "")
     name = pick_latest(seen.get("chosen", ""), sources, seen)
     if name and find_component(rows, name) is None:
         st.warning(f"This measurement has no component {plain(name[:60])}.")

@@ -19,6 +19,8 @@ from workbench.views.text import plain, shorten
 BUILT_IN = ("auto", "own", "none")
 FACT, PROMPT = "A shipped fact", "My own prompt"
 ANY = "any"
+# Facts that the table lists at once; each is sent to the browser.
+LISTED = 5000
 
 
 def choose_settings() -> Settings:
@@ -235,8 +237,9 @@ def read_linked_fact(facts: tuple[Fact, ...]) -> Fact | None:
 def choose_fact(facts: tuple[Fact, ...]) -> Fact | None:
     """The searchable table of facts and the chosen one in words."""
     found, filters = filter_facts(facts)
+    listed = found[:LISTED]
     event = st.dataframe(
-        tabulate_facts(found),
+        tabulate_facts(listed),
         hide_index=True,
         height=248,
         key=f"facts-{filters}",
@@ -252,14 +255,15 @@ def choose_fact(facts: tuple[Fact, ...]) -> Fact | None:
         alt="Shipped facts",
     )
     rows = event["selection"]["rows"]
-    picked = found[rows[0]].id if rows and rows[0] < len(found) else ""
+    picked = listed[rows[0]].id if rows and rows[0] < len(listed) else ""
     if picked and picked != st.session_state.get("picked-fact"):
         st.query_params["fact"] = picked
     st.session_state["picked-fact"] = picked
     fact = read_linked_fact(facts)
     st.session_state["fact"] = fact.id if fact is not None else ""
     if fact is None:
-        st.caption(f"{len(found):,} of {len(facts):,} facts. Select a row to choose one.")
+        more = f"; the first {LISTED:,} are listed, the search finds the others" if len(found) > LISTED else ""
+        st.caption(f"{len(found):,} of {len(facts):,} facts{more}. Select a row to choose one.")
     else:
         show_fact(fact)
     return fact

@@ -99,6 +99,8 @@ def choose_class(count: int) -> int:
     seen = st.session_state.setdefault("seen-class", {})
     row = read_row("classes")
     sources = {"figure": read_click("scatter-classes"), "table": str(row) if row >= 0 else ""}
+    for source in sources:
+        seen.setdefault(source, "")
     chosen = pick_latest(seen.get("chosen", ""), sources, seen)
     seen["chosen"] = chosen
     return int(chosen) if chosen.isdigit() and int(chosen) < count else -1

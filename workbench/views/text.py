@@ -20,6 +20,8 @@ def show_character(character: str) -> str:
 
 def show_line(text: str) -> str:
     """Running text on one line: line breaks as ⏎, invisible characters as escapes, spaces left alone."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(
         character if character == " " else _SIGNS.get(character) or show_character(character) for character in text
     )
