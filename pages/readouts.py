@@ -169,13 +169,13 @@ def show_class(row: dict[str, Any] | None, unit: str) -> None:
         f"member, of {plain(row['example'])}; positions are those of its own text."
     )
     for title, rows, key in (
-        ("Facts", row.get("facts", []), "fact"),
-        ("Input tokens", row["inputs"], "text"),
-        ("Output tokens", row["outputs"], "text"),
+        ("fact", row.get("facts", []), "fact"),
+        ("input token", row["inputs"], "text"),
+        ("output token", row["outputs"], "text"),
     ):
         if rows:
             columns = {
-                title.lower(): [show_line(one[key]) if key == "fact" else show_token(one[key]) for one in rows],
+                title: [show_line(one[key]) if key == "fact" else show_token(one[key]) for one in rows],
                 "members": [one["members"] for one in rows],
             }
-            st.dataframe(columns, hide_index=True, height=min(38 + 35 * len(rows), 180), alt=f"{title} of the class")
+            st.dataframe(columns, hide_index=True, height=min(38 + 35 * len(rows), 180), alt=f"{title}s of the class")
