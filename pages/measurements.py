@@ -85,7 +85,7 @@ def show_origin(measured: Measurement) -> None:
     model = measured.model.get("name", "")
     digest = measured.model.get("sha256", "")[:12]
     if model:
-        st.caption(f"Model {plain(shorten(model, 80))}{f', weights {plain(digest)}…' if digest else ''}.")
+        st.caption(f"Model {plain(shorten(model, 80))}{f', weights {plain(digest)}…' if digest else ''}")
     else:
         st.caption("The file says neither model nor command: it was printed by a command, not kept by this page.")
     if measured.command:

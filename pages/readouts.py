@@ -31,7 +31,7 @@ def show_lens_table(table: LensTable, key: str, lens: str = "logit") -> None:
     st.caption(
         f"{plain(lens.capitalize())} lens, n = 1 prompt: the most probable next token that the stream would give "
         "at each layer and position, shaded by its probability; framed where it is "
-        f"{plain(show_token(table.answer))}. The last row is "
+        f"{plain(show_token(table.answer))}. The top row is "
         "what the model says."
     )
     at_end, everywhere = st.tabs(["The answer at the prompt's end", "All positions as a table"])

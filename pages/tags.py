@@ -19,7 +19,8 @@ def show_heads(measured: Measurement) -> None:
     if not names:
         st.info("This file holds no scores.")
         return
-    chosen = st.selectbox("Finder", names, key="finder")
+    first = next((place for place, name in enumerate(names) if not name.endswith("performance s_h")), 0)
+    chosen = st.selectbox("Finder", names, index=first, key="finder")
     rows = [row for row in found["rows"] if f"{row['finder']}: {row['metric']}" == chosen]
     unit, texts = rows[0]["unit"], rows[0]["n"]
     st.caption(
