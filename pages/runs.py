@@ -158,8 +158,10 @@ def show_run(entry: Entry) -> None:
         st.caption("Opens this run on this server, also from another browser:")
         st.code(f"{base}/circuit?run={quote(entry.name)}", language=None, wrap_lines=True)
     with name:
-        new = st.text_input("New name", entry.name, key=f"rename-{entry.name}", max_chars=120)
-        if st.button("Rename", disabled=new.strip() in ("", entry.name)):
+        with st.form(f"form-rename-{entry.name}", border=False):
+            new = st.text_input("New name", entry.name, key=f"rename-{entry.name}", max_chars=120)
+            wanted = st.form_submit_button("Rename")
+        if wanted and new.strip() != entry.name:
             try:
                 finish(f"Renamed to {rename_run(library.find_runs(), entry.name, new)}.")
             except UserError as error:

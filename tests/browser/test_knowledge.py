@@ -50,7 +50,9 @@ def test_components_and_the_shared_core(
     page.mouse.down()
     page.mouse.up()
     page.wait_for_url(re.compile(r"[?&]component="), timeout=QUICK)
-    page.get_by_role("heading", name=read_link(page, "component"), exact=True).wait_for(timeout=QUICK)
+    # Escaped text holds an invisible joiner behind its dots.
+    name = re.compile(read_link(page, "component").replace(".", r"\.\W?"))
+    page.get_by_role("heading", name=name).wait_for(timeout=QUICK)
 
     page.get_by_role("radio", name="Shared core").or_(page.get_by_role("button", name="Shared core")).first.focus()
     page.keyboard.press("Enter")
@@ -81,14 +83,11 @@ def test_runs_are_renamed_compared_deleted_and_restored(
     field = page.get_by_label("New name")
     field.fill("renamed")
     field.press("Enter")
-    button = page.get_by_role("button", name="Rename", exact=True)
-    button.focus()
-    page.keyboard.press("Enter")
     page.get_by_text("Renamed to renamed").wait_for(timeout=QUICK)
     assert (runs / "renamed" / "run.json").is_file()
 
-    page.get_by_label("Search").fill("renamed")
-    page.get_by_label("Search").press("Enter")
+    page.get_by_label("Search", exact=True).fill("renamed")
+    page.get_by_label("Search", exact=True).press("Enter")
     page.get_by_text("1 of 3 runs").wait_for(timeout=QUICK)
     tick_row(page, 0)
     page.get_by_role("tab", name="Export").click(timeout=QUICK)
@@ -104,8 +103,8 @@ def test_runs_are_renamed_compared_deleted_and_restored(
     page.get_by_text("Restored as renamed").wait_for(timeout=QUICK)
     assert (runs / "renamed" / "run.json").is_file()
 
-    page.get_by_label("Search").fill("run-")
-    page.get_by_label("Search").press("Enter")
+    page.get_by_label("Search", exact=True).fill("run-")
+    page.get_by_label("Search", exact=True).press("Enter")
     page.get_by_text("2 of 3 runs").wait_for(timeout=QUICK)
     for row in (0, 1):
         tick_row(page, row)
