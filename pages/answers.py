@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import streamlit as st
 
 from workbench import library
 from workbench.answers import Condition, Prediction
+from workbench.lens_tables import Token
 from workbench.settings import Question, Settings
 from workbench.views.figures import draw_probabilities
-from workbench.views.tables import tabulate_found
+from workbench.views.tables import tabulate_answers, tabulate_found
 from workbench.views.text import format_share, plain, shorten, show_token
 
 SHOWN = 5
@@ -25,11 +26,12 @@ TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question with its settings and its answers in the four conditions."""
+    """A question with its settings and its answers in the four conditions; `tokens` are the prompt's in each."""
 
     question: Question
     settings: Settings
     conditions: tuple[Condition, ...]
+    tokens: dict[str, tuple[Token, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,14 @@ def show_answers(asked: Asked) -> Chosen:
             show_condition(condition, role or "foil", (answer, foil))
     show_found(asked)
     show_choice(asked, answer, foil)
+    with st.expander("All answers as a table"):
+        probability = st.column_config.NumberColumn(format="%.4f", help="Of this token as the next one, n = 1 prompt.")
+        st.dataframe(
+            tabulate_answers(asked.conditions),
+            hide_index=True,
+            column_config={"probability": probability},
+            alt="Answers in all conditions",
+        )
     return Chosen(answer, foil, answer.strip() != original.strip())
 
 
@@ -98,7 +108,9 @@ def show_prediction(
         key=f"token-{condition.name}-{place}",
         type="primary" if names == ["answer"] else "secondary",
         width="stretch",
-        help=f"Make this the {role}",
+        help=f"Token id {prediction.token}. Make this the {role}."
+        if prediction.token >= 0
+        else f"Make this the {role}.",
     )
     bar.progress(min(max(prediction.probability, 0.0), 1.0), text=format_share(prediction.probability))
     if clicked:

@@ -5,24 +5,28 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.answers import Asked, show_answers
+from pages.lenses import offer_lens, show_prompts
 from pages.progress import watch
-from pages.question import choose_question, choose_settings
+from pages.question import choose_question, choose_settings, require_whole
 from pages.session import go, is_busy, submit
 from pages.tracing import offer_trace
 from probes.errors import UserError
-from workbench import pipeline
+from probes.progress import Tick
+from workbench import lens_tables, pipeline
+from workbench.engine import Engine
 from workbench.settings import Question, Settings
 from workbench.views.text import plain
 
 
 def start_asking(question: Question, settings: Settings) -> None:
     """Queue the question; the four conditions come back as an `Asked`."""
-    submit(
-        "asking",
-        "Asking",
-        settings,
-        lambda engine, tick: Asked(question, settings, pipeline.ask(engine, question, settings, tick)),
-    )
+
+    def work(engine: Engine, tick: Tick) -> Asked:
+        conditions = pipeline.ask(engine, question, settings, tick)
+        tokens = {one.name: lens_tables.split_prompt(engine, one.prompt) for one in conditions if one.available}
+        return Asked(question, settings, conditions, tokens)
+
+    submit("asking", "Asking", settings, work)
 
 
 def render() -> None:
@@ -34,9 +38,10 @@ def render() -> None:
     )
     settings = choose_settings()
     question = choose_question()
-    busy = is_busy("asking") or is_busy("tracing")
+    busy = any(is_busy(slot) for slot in ("asking", "tracing", "lens"))
     if st.button("Ask", type="primary", disabled=question is None or busy, icon=":material/forum:") and question:
         try:
+            require_whole(settings)
             question.check()
             start_asking(question, settings)
             st.rerun()
@@ -44,11 +49,13 @@ def render() -> None:
             st.error(plain(str(error)))
     if (job := watch("asking")) is not None:
         st.session_state["asked"] = job.result
-        for key in ("answer", "foil"):
+        for key in ("answer", "foil", "lens-table"):
             st.session_state.pop(key, None)
     asked = st.session_state.get("asked")
     if asked is not None:
         chosen = show_answers(asked)
+        show_prompts(asked)
+        offer_lens(asked, chosen)
         offer_trace(asked, chosen)
     if (job := watch("tracing")) is not None:
         go("circuit", run=job.result)

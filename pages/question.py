@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
 
 import streamlit as st
@@ -11,6 +12,7 @@ from pages.session import get_places
 from probes.errors import UserError
 from probes.facts import Fact, find_fact
 from workbench import library
+from workbench.model_checks import find_missing, inspect_settings
 from workbench.settings import READINGS, Question, Settings
 from workbench.views.tables import search_facts, tabulate_facts
 from workbench.views.text import plain, shorten
@@ -18,6 +20,8 @@ from workbench.views.text import plain, shorten
 BUILT_IN = ("auto", "own", "none")
 FACT, PROMPT = "A shipped fact", "My own prompt"
 ANY = "any"
+# Facts that the table lists at once; each is sent to the browser.
+LISTED = 5000
 
 
 def choose_settings() -> Settings:
@@ -75,7 +79,25 @@ def choose_settings() -> Settings:
             text=text or "none",
             trust_remote_code=get_places().remote_code,
         )
-        return chosen if chosen.memory in BUILT_IN else choose_memories(chosen)
+        chosen = chosen if chosen.memory in BUILT_IN else choose_memories(chosen)
+        show_notes(chosen)
+        return chosen
+
+
+def show_notes(settings: Settings) -> None:
+    """What can be said of model and memories before they are loaded; what is in the way stands out."""
+    marks = {"ok": ":material/check:", "unknown": ":material/help:", "missing": ":material/error:"}
+    notes = inspect_settings(settings)
+    st.caption("  \n".join(f"{marks[note.state]} {plain(note.text)}" for note in notes if note.state != "missing"))
+    for note in notes:
+        if note.state == "missing":
+            st.error(plain(note.text), icon=marks["missing"])
+
+
+def require_whole(settings: Settings) -> None:
+    """Raise UserError that says what model and memories lack, before anything is loaded."""
+    if missing := find_missing(inspect_settings(settings)):
+        raise UserError(missing)
 
 
 def choose_memories(settings: Settings) -> Settings:
@@ -157,9 +179,9 @@ def type_prompt() -> Question | None:
 
 def filter_facts(facts: tuple[Fact, ...]) -> tuple[list[Fact], str]:
     """Facts that the three filters leave, and a name of the filters."""
-    first, second, third = st.columns([3, 1, 1])
+    first, second, third, fourth, fifth = st.columns([3, 2, 2, 1, 1])
     words = first.text_input(
-        "Search", key="words", placeholder="subject, relation, object or id", persist_state="session"
+        "Search", key="words", placeholder="subject, relation, object, id or document", persist_state="session"
     )
     relations = [ANY, *sorted({fact.relation for fact in facts})]
     splits = [ANY, *sorted({fact.split for fact in facts if fact.split})]
@@ -171,8 +193,30 @@ def filter_facts(facts: tuple[Fact, ...]) -> tuple[list[Fact], str]:
         persist_state="session",
         help="never-seen facts do not occur in training: only memory or text can answer them.",
     )
-    found = search_facts(facts, words, "" if relation == ANY else relation, "" if split == ANY else split)
-    return found, name_filters(words, relation, split)
+    buckets = [ANY, *map(str, sorted({fact.bucket for fact in facts if fact.bucket >= 0}))]
+    bucket = fourth.selectbox(
+        "Bucket",
+        buckets,
+        key="bucket",
+        persist_state="session",
+        help="1 rarest in training to 5 most frequent; 0: never.",
+    )
+    cluster = fifth.text_input(
+        "Cluster",
+        key="cluster",
+        persist_state="session",
+        placeholder="3 › 7",
+        help="First clusters of the path through the memory bank, one a level.",
+    )
+    chosen = int(bucket) if bucket != ANY else None
+    none = "" if relation == ANY else relation, "" if split == ANY else split
+    found = search_facts(facts, words, *none, chosen, read_path(cluster))
+    return found, name_filters(words, relation, split, bucket, cluster)
+
+
+def read_path(text: str) -> tuple[int, ...]:
+    """Clusters of a path as it is written in the table; all that is no number stands between them."""
+    return tuple(int(number) for number in re.findall(r"[0-9]{1,9}", text))
 
 
 def name_filters(*filters: str) -> str:
@@ -196,8 +240,9 @@ def read_linked_fact(facts: tuple[Fact, ...]) -> Fact | None:
 def choose_fact(facts: tuple[Fact, ...]) -> Fact | None:
     """The searchable table of facts and the chosen one in words."""
     found, filters = filter_facts(facts)
+    listed = found[:LISTED]
     event = st.dataframe(
-        tabulate_facts(found),
+        tabulate_facts(listed),
         hide_index=True,
         height=248,
         key=f"facts-{filters}",
@@ -208,18 +253,20 @@ def choose_fact(facts: tuple[Fact, ...]) -> Fact | None:
                 help="How often training states the fact, 1 rarest to 5 most frequent; 0: never.", width="small"
             ),
             "clusters": st.column_config.TextColumn(help="Path through the memory bank, one cluster a level."),
+            "document": st.column_config.TextColumn(help="The text that states the fact.", width="large"),
         },
         alt="Shipped facts",
     )
     rows = event["selection"]["rows"]
-    picked = found[rows[0]].id if rows and rows[0] < len(found) else ""
+    picked = listed[rows[0]].id if rows and rows[0] < len(listed) else ""
     if picked and picked != st.session_state.get("picked-fact"):
         st.query_params["fact"] = picked
     st.session_state["picked-fact"] = picked
     fact = read_linked_fact(facts)
     st.session_state["fact"] = fact.id if fact is not None else ""
     if fact is None:
-        st.caption(f"{len(found):,} of {len(facts):,} facts. Select a row to choose one.")
+        more = f"; the first {LISTED:,} are listed, the search finds the others" if len(found) > LISTED else ""
+        st.caption(f"{len(found):,} of {len(facts):,} facts{more}. Select a row to choose one.")
     else:
         show_fact(fact)
     return fact

@@ -30,6 +30,21 @@ def answer_conditions(engine: Engine, question: Question, settings: Settings, ti
     question.check()
     if question.several:
         raise UserError("one question is asked at a time: give --fact once, or --prompt")
+    prompt, answer, sides = list_sides(engine, question, settings)
+    conditions = []
+    for done, (name, (side, source, reason)) in enumerate(sides.items()):
+        tick("answers", done, len(sides))
+        if reason:
+            conditions.append(Condition(name, prompt, source=source, reason=reason))
+        else:
+            conditions.append(answer_side(engine, name, side, answer, source))
+    return tuple(conditions)
+
+
+def list_sides(
+    engine: Engine, question: Question, settings: Settings
+) -> tuple[str, str, dict[str, tuple[Side, str, str]]]:
+    """Prompt and answer of a question, and by condition its side, its source, and why it is not available."""
     fact = find_fact(engine.facts, question.fact) if question.fact else find_named_fact(question.prompt, engine.facts)
     prompt = fact.prompt if question.fact and fact is not None else question.prompt
     answer = question.answer or (fact.answer if question.fact and fact is not None else "")
@@ -40,14 +55,7 @@ def answer_conditions(engine: Engine, question: Question, settings: Settings, ti
         "explicit memory": offer_memory(engine, plain, fact, settings),
         "text": offer_text(plain, fact, settings),
     }
-    conditions = []
-    for done, (name, (side, source, reason)) in enumerate(sides.items()):
-        tick("answers", done, len(sides))
-        if reason:
-            conditions.append(Condition(name, prompt, source=source, reason=reason))
-        else:
-            conditions.append(answer_side(engine, name, side, answer, source))
-    return tuple(conditions)
+    return prompt, answer, sides
 
 
 def offer_bank(engine: Engine, side: Side, fact: Fact | None, settings: Settings) -> tuple[Side, str, str]:

@@ -57,6 +57,11 @@ def test_ask_trace_click_link_download(base: str, browser: Any, witness: Any, ru
     wait_or_tell(page, page.get_by_role("heading", name="What comes after"))
     for title in ("Parameters alone", "With memory bank", "With explicit memory", "With text"):
         assert page.locator("strong", has_text=title).count() == 1
+    page.get_by_text("The prompt as tokens").click()
+    page.get_by_text(re.compile(r"^·is #\d+$")).first.wait_for(timeout=QUICK)
+    page.get_by_text("Logit lens: what the stream predicts at every layer").click()
+    page.get_by_role("button", name="Read the layers").click(timeout=QUICK)
+    wait_or_tell(page, page.get_by_text("Logit lens, n = 1 prompt"))
     page.get_by_role("button", name="Trace", exact=True).click()
     nodes = page.locator(".node:not(.fixed)")
     wait_or_tell(page, nodes.first)

@@ -15,8 +15,9 @@ from streamlit.testing.v1 import AppTest
 from pages import session
 from probes.errors import UserError
 from probes.facts import Fact
-from workbench import interrupting, library, pipeline
+from workbench import interrupting, lens_tables, library, pipeline
 from workbench.answers import Condition, Found, Prediction
+from workbench.lens_tables import Token
 from workbench.runs import Run, save_run
 from workbench.settings import Question, Settings
 
@@ -87,6 +88,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, build_run: Callable[..., Run]) -> Iter
         monkeypatch.setattr(pipeline, name, getattr(fake, name))
     monkeypatch.setattr(library, "read_shipped_facts", lambda: FACTS)
     monkeypatch.setattr(interrupting, "import_libraries", lambda tick: None)
+    monkeypatch.setattr(lens_tables, "split_prompt", lambda engine, text: (Token("\n", 3), Token(" **b**", 4)))
     session.open_jobs.clear()
     session.hold_engine.clear()
     yield fake

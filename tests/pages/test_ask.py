@@ -11,7 +11,8 @@ from streamlit.testing.v1 import AppTest
 
 from pages.question import ANY, name_filters
 from probes.errors import UserError
-from workbench import library
+from tests.pages.measured import TABLE
+from workbench import lens_tables, library
 
 OpenPage = Callable[..., AppTest]
 Settle = Callable[[AppTest, str], AppTest]
@@ -73,7 +74,9 @@ def test_nothing_can_be_asked_before_a_choice(open_page: OpenPage) -> None:
 
 def test_a_row_of_the_table_chooses_its_fact(open_page: OpenPage) -> None:
     app = open_page()
-    app.session_state[f"facts-{name_filters('', ANY, ANY)}"] = {"selection": {"rows": [1], "columns": [], "cells": []}}
+    app.session_state[f"facts-{name_filters('', ANY, ANY, ANY, '')}"] = {
+        "selection": {"rows": [1], "columns": [], "cells": []}
+    }
     app.run()
     assert app.session_state["fact"] == "southia-capital"
     assert list_linked(app, "fact") == ["southia-capital"]
@@ -83,6 +86,58 @@ def test_the_search_filters_the_table(open_page: OpenPage) -> None:
     app = open_page()
     app.text_input(key="words").input("southia").run()
     assert "1 of 2 facts" in texts(app)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "count"),
+    [("bucket", "4", 1), ("cluster", "0 › 3", 1), ("cluster", "1", 0), ("words", "Norland's", 1)],
+)
+def test_bucket_cluster_and_document_filter_the_table(open_page: OpenPage, key: str, value: str, count: int) -> None:
+    app = open_page()
+    field = app.selectbox(key=key) if key == "bucket" else app.text_input(key=key)
+    field.set_value(value).run()
+    assert not app.exception
+    assert f"{count} of 2 facts" in texts(app)
+
+
+def test_tokens_show_ids_and_line_breaks(asked: AppTest) -> None:
+    """Once for all conditions, since their prompts are the same."""
+    (chips,) = [element.value for element in asked.markdown if "-badge[" in element.value and "\\#3" in element.value]
+    assert chips.startswith(":orange-badge[⏎") and ":gray-badge[" in chips and "**b**" not in chips
+
+
+def test_the_logit_lens_of_a_condition(asked: AppTest, settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read for the chosen answer; an error is one line."""
+    given: list[Any] = []
+
+    def read(engine: Any, question: Any, settings: Any, name: str, answer: str, tick: Any) -> Any:
+        given.append((name, answer))
+        if name == "bank":
+            raise UserError("no *bank*")
+        return lens_tables.restore_table(TABLE)
+
+    monkeypatch.setattr(lens_tables, "read_condition", read)
+    asked.selectbox(key="lens-condition").select("explicit memory").run()
+    settle(press(asked, "Read the layers"), "lens")
+    assert not asked.exception and given == [("explicit memory", " Oskarville")]
+    (table,) = [frame.value for frame in asked.dataframe if "rank of the answer" in frame.value.columns]
+    assert table["best token"].tolist() == ["·is", "·Oskarville"]
+    asked.selectbox(key="lens-condition").select("bank").run()
+    settle(press(asked, "Read the layers"), "lens")
+    assert "no \\*bank\\*" in asked.error[0].value
+
+
+def test_what_a_model_folder_lacks_is_said_before_anything_is_loaded(
+    open_page: OpenPage, fake: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 3}')
+    app = open_page(fact="norland-capital")
+    app.text_input(key="model").input(str(tmp_path)).run()
+    page = texts(app)
+    assert "3 layers" in page and "no weights" in page and "no tokenizer" in page
+    press(app, "Ask")
+    assert not app.exception and fake.calls == []
+    assert "no weights" in app.error[-1].value
 
 
 def test_an_unknown_fact_in_a_link_is_told(open_page: OpenPage) -> None:

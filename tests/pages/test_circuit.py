@@ -276,15 +276,6 @@ def test_without_runs_the_pages_say_what_to_do(open_page: OpenPage) -> None:
         assert "Ask a question" in app.info[0].value
 
 
-def test_the_list_of_runs_opens_one(open_page: OpenPage, saved: str) -> None:
-    app = open_page("runs")
-    assert not app.exception
-    assert "1 runs" in texts(app) or "1 run" in texts(app)
-    app.session_state["saved"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
-    app.run()
-    assert list_linked(app, "run") == [saved]
-
-
 def test_opening_a_saved_run_imports_no_torch(run_folder: Path) -> None:
     program = (
         "import sys\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from circuits.graph import Component, Kind
 from probes.facts import Fact
 from workbench.answers import Condition, Prediction
-from workbench.runs import Run, list_runs
+from workbench.runs import Run
 from workbench.views.figures import (
     draw_attention,
     draw_probabilities,
@@ -21,7 +20,7 @@ from workbench.views.figures import (
     sum_scores,
 )
 from workbench.views.memories import find_kept, read_block
-from workbench.views.tables import search_facts, tabulate_circuit, tabulate_edges, tabulate_facts, tabulate_runs
+from workbench.views.tables import search_facts, tabulate_circuit, tabulate_edges, tabulate_facts
 
 
 def test_the_map_sums_node_scores_over_positions(run: Run) -> None:
@@ -91,11 +90,7 @@ def test_facts_are_found_by_words() -> None:
     assert table["bucket"] == [3, None]
 
 
-def test_tables_of_runs_and_edges(run: Run, run_folder: Path) -> None:
-    table = tabulate_runs(list_runs(run_folder.parent))
-    assert table["answer"] == ["·Oskarville"]
-    assert table["edges"] == [30]
-    assert tabulate_runs([(Path("x"), {})])["faithfulness"] == [None]
+def test_tables_of_edges(run: Run) -> None:
     edge = run.circuit.edges[0]
     rows = tabulate_edges([edge], run.tokens, "writer", "logits")
     assert rows["logits"] == [edge.score]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
+from workbench.commands.desk import TERMINAL, Desk
 from workbench.commands.fact_sets import declare_facts, gather_known, read_settings, tell_skipped
-from workbench.commands.terminal import clean_text, format_table, show_progress
+from workbench.commands.terminal import clean_text, format_table
 
 if TYPE_CHECKING:
     from circuits.classes import CircuitClass
@@ -63,7 +64,7 @@ def declare_classes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show", metavar="N", type=int, default=20, help="classes to print (default: %(default)s)")
 
 
-def find_classes(options: argparse.Namespace) -> Answer:
+def find_classes(options: argparse.Namespace, desk: Desk = TERMINAL) -> Answer:
     """Classes over the facts' prompts, each with its answer as the target."""
     for name in ("threshold", "fraction"):
         if not 0 <= getattr(options, name) <= 1:
@@ -74,10 +75,9 @@ def find_classes(options: argparse.Namespace) -> Answer:
     settings = read_settings(options)
     from circuits.classes import find_circuits
     from circuits.text_graph import Text
-    from workbench import pipeline
 
-    with show_progress() as tick:
-        engine = pipeline.open_engine(settings, tick)
+    with desk.progress() as tick:
+        engine = desk.open_engine(settings, tick)
         items, skipped = gather_known(engine, options, settings, tick)
         texts = [
             Text((*item.ids, *item.answer_ids), tuple(range(len(item.ids), len(item.ids) + len(item.answer_ids))))
@@ -124,6 +124,10 @@ def describe_class(circuit: CircuitClass, facts: Sequence[str], decode: Callable
         "edges": [edge.name for edge in sorted(subgraph)],
         "example": facts[place],
         "members": len(circuit.members),
+        "facts": [
+            {"fact": fact, "members": number}
+            for fact, number in Counter(facts[text] for text, _ in circuit.members).most_common()
+        ],
         "rate": asdict(circuit.rate),
         "weight": circuit.weight,
         "inputs": count(circuit.inputs),

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command, list_choices
+from workbench.commands.desk import TERMINAL, Desk
 from workbench.commands.head_finders import FINDERS, MEASURES
-from workbench.commands.terminal import format_table, show_progress
+from workbench.commands.terminal import format_table
 from workbench.library import find_shipped, read_shipped_facts, read_template
+from workbench.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +89,7 @@ def list_text_passages(model: Model, names: Sequence[str], window: int, limit: i
     return passages
 
 
-def find_heads(options: argparse.Namespace) -> Answer:
+def find_heads(options: argparse.Namespace, desk: Desk = TERMINAL) -> Answer:
     """Scores of every head by the chosen finders, with intervals, and the finders' rank correlations."""
     for name, least in (("window", 1), ("limit", 2), ("batch", 1), ("seed", 0)):
         if getattr(options, name) < least:
@@ -97,11 +99,8 @@ def find_heads(options: argparse.Namespace) -> Answer:
         if lacking := [name for name in options.finder if FINDERS[name].copies]:
             raise UserError(f"the finder {lacking[0]} needs answers that are copied from a text: leave --texts out")
         finders = tuple(name for name in finders if not FINDERS[name].copies)
-    from probes.models import load_model
-
-    with show_progress() as tick:
-        tick("loading the model", 0, 0)
-        model = load_model(str(find_shipped() / "model") if options.model == "shipped" else options.model)
+    with desk.progress() as tick:
+        model = desk.open_engine(Settings(model=options.model, bank="none", memory="none"), tick).model
         if options.texts:
             passages = list_text_passages(model, options.texts, options.window, options.limit)
         else:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
+from workbench.commands.desk import TERMINAL, Desk
 from workbench.commands.fact_sets import declare_facts, describe_skipped, tell_skipped
 from workbench.commands.fact_sets import read_settings as read_fact_settings
 from workbench.commands.questions import declare_model, declare_question, declare_seed
-from workbench.commands.terminal import clean_text, format_table, quote, show_progress
+from workbench.commands.terminal import clean_text, format_table, quote
 from workbench.fact_items import Skipped, build_items, choose_facts
 from workbench.settings import Question, Settings
 
@@ -31,6 +32,11 @@ def declare_lens(parser: argparse.ArgumentParser) -> None:
     declare_model(parser)
     parser.add_argument(
         "--tuned", action="store_true", help="with one affine map a layer, trained here on the documents"
+    )
+    parser.add_argument(
+        "--everywhere",
+        action="store_true",
+        help="in the JSON document also every position of the prompt, not its end alone",
     )
     parser.add_argument(
         "--steps", metavar="N", type=int, default=100, help="updates of each map (default: %(default)s)"
@@ -53,17 +59,17 @@ def read_question(options: argparse.Namespace) -> tuple[Question, Settings]:
     return question, Settings(**values)
 
 
-def read_layers(options: argparse.Namespace) -> Answer:
+def read_layers(options: argparse.Namespace, desk: Desk = TERMINAL) -> Answer:
     """Best token, and probability and rank of the answer's first token, at every depth at the prompt's end."""
     if options.steps < 0 or options.documents < 1:
         raise UserError("--steps must be 0 or more, --documents 1 or more")
     question, settings = read_question(options)
-    from workbench import pipeline
     from workbench.cases import resolve
+    from workbench.lens_tables import read_lens_table
     from workbench.readouts import read_prompt, train_on_documents
 
-    with show_progress() as tick:
-        engine = pipeline.open_engine(settings, tick)
+    with desk.progress() as tick:
+        engine = desk.open_engine(settings, tick)
         # A lens reads one prompt: nothing is ablated, and no foil has to be as long as the answer.
         case = resolve(engine, question, replace(settings, ablation="zero", metric="log-prob"))[0]
         lens = None
@@ -71,6 +77,10 @@ def read_layers(options: argparse.Namespace) -> Answer:
             lens = train_on_documents(engine, options.documents, options.steps, options.seed, tick)
         ids, answer = case.pair.clean_ids, case.pair.answer_ids[0]
         found = read_prompt(engine, case, lens)
+        everywhere = None
+        if options.everywhere:
+            attachment = engine.attach(case.clean.path, case.clean.memories)
+            everywhere = read_lens_table(engine, tuple(ids), answer, attachment, lens, tick)
     rows: list[dict[str, Any]] = []
     for depth, row in enumerate(found):
         best = int(row.argmax())
@@ -89,6 +99,7 @@ def read_layers(options: argparse.Namespace) -> Answer:
         "answer": engine.model.decode(answer),
         "position": len(ids) - 1,
         "layers": rows,
+        "everywhere": None if everywhere is None else everywhere.to_json(),
         "training": None if lens is None else {"unit": "nats", "kl_before_after": [list(pair) for pair in lens.losses]},
     }
     cells = [
@@ -134,18 +145,17 @@ def declare_probe(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def probe_layers(options: argparse.Namespace) -> Answer:
+def probe_layers(options: argparse.Namespace, desk: Desk = TERMINAL) -> Answer:
     """Accuracy and selectivity of a linear probe at every depth, at each of the positions."""
     if options.least < 1:
         raise UserError(f"--least is {options.least}: give 1 or more")
     settings = read_fact_settings(options)
     from probes.linear_probe import probe_labels
-    from workbench import pipeline
     from workbench.readouts import fold_facts, fold_wordings, stack_items
 
     positions = list(dict.fromkeys(options.position or ["last"]))
-    with show_progress() as tick:
-        engine = pipeline.open_engine(settings, tick)
+    with desk.progress() as tick:
+        engine = desk.open_engine(settings, tick)
         facts = choose_facts(engine.facts, options.fact, options.relation, options.split, options.limit, options.seed)
         items, skipped = build_items(engine, facts, settings, options.wordings)
         label_of = {fact.id: str(getattr(fact, options.label)) for fact in facts}
@@ -218,16 +228,15 @@ def declare_restore(parser: argparse.ArgumentParser) -> None:
     declare_seed(parser)
 
 
-def restore(options: argparse.Namespace) -> Answer:
+def restore(options: argparse.Namespace, desk: Desk = TERMINAL) -> Answer:
     """Share of the clean metric that each state brings back into the counterfactual run."""
     question, settings = read_question(options)
     from circuits.causal_tracing import restore_states
-    from workbench import pipeline
     from workbench.cases import resolve
     from workbench.problems import pose
 
-    with show_progress() as tick:
-        engine = pipeline.open_engine(settings, tick)
+    with desk.progress() as tick:
+        engine = desk.open_engine(settings, tick)
         case = resolve(engine, question, settings)[0]
         problem = pose(engine, [case], settings, tick, parts=True)
         found = restore_states(problem, options.state, tick)

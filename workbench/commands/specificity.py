@@ -13,8 +13,9 @@ import numpy as np
 from circuits.component_names import KINDS, find_kind
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
+from workbench.commands.desk import TERMINAL, Desk
 from workbench.commands.fact_sets import declare_facts, describe_skipped, gather_items, read_settings, tell_skipped
-from workbench.commands.terminal import format_table, show_progress
+from workbench.commands.terminal import format_table
 from workbench.fact_items import keep_known
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def declare_specificity(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", metavar="FILE.parquet", help="write a row for every component")
 
 
-def measure(options: argparse.Namespace) -> Answer:
+def measure(options: argparse.Namespace, desk: Desk = TERMINAL) -> Answer:
     """Effects of all components on the facts that the model knows, divided, and the strongest confirmed."""
     if not 0 <= options.negligible < 1:
         raise UserError(f"--negligible is {options.negligible}: give a share from 0 to below 1")
@@ -65,10 +66,9 @@ def measure(options: argparse.Namespace) -> Answer:
     settings = read_settings(options)
     from circuits.component_effects import Effects, correct_effects, measure_effects
     from circuits.specificity import lay_out, measure_specificity
-    from workbench import pipeline
 
-    with show_progress() as tick:
-        engine = pipeline.open_engine(settings, tick)
+    with desk.progress() as tick:
+        engine = desk.open_engine(settings, tick)
         facts, items, skipped = gather_items(engine, options, settings)
         effects = measure_effects(engine.model, items, tick)
         kept, unknown = keep_known(items, effects.known.tolist())

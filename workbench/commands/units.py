@@ -9,8 +9,9 @@ from typing import Any
 
 from probes.errors import UserError
 from workbench.commands.command import Answer, Command
+from workbench.commands.desk import TERMINAL, Desk
 from workbench.commands.fact_sets import declare_facts, gather_known, read_settings, tell_skipped
-from workbench.commands.terminal import format_table, show_progress
+from workbench.commands.terminal import format_table
 
 
 def declare_units(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def declare_units(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show", metavar="N", type=int, default=20, help="units to print (default: %(default)s)")
 
 
-def find_units(options: argparse.Namespace) -> Answer:
+def find_units(options: argparse.Namespace, desk: Desk = TERMINAL) -> Answer:
     """Knowledge neurons of every fact, and PKS of every layer."""
     for name in ("adaptive", "shared"):
         if not 0 < getattr(options, name) <= 1:
@@ -47,10 +48,9 @@ def find_units(options: argparse.Namespace) -> Answer:
     from circuits.head_sources import measure_parameter_scores
     from circuits.intervals import estimate_mean
     from circuits.knowledge_neurons import attribute_units, find_neurons
-    from workbench import pipeline
 
-    with show_progress() as tick:
-        engine = pipeline.open_engine(settings, tick)
+    with desk.progress() as tick:
+        engine = desk.open_engine(settings, tick)
         items, skipped = gather_known(engine, options, settings, tick)
         scores: dict[str, list[Any]] = {}
         for done, item in enumerate(items):

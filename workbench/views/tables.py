@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from circuits.circuit import Circuit, Edge, Move, Node
 from circuits.graph import split_node
 from circuits.parts import KeptPart
 from probes.facts import Fact
-from workbench.answers import Found
+from workbench.answers import Condition, Found
 from workbench.runs import Run
 from workbench.views.describe import ROLES
 from workbench.views.memories import find_source
-from workbench.views.text import show_line, show_token
+from workbench.views.text import shorten, show_line, show_token
 
 Columns = dict[str, list[Any]]
 
 
-def search_facts(facts: Iterable[Fact], words: str, relation: str = "", split: str = "") -> list[Fact]:
-    """Facts that hold every word, in any of their texts, and are of this relation and split (empty: any)."""
+def search_facts(
+    facts: Iterable[Fact],
+    words: str,
+    relation: str = "",
+    split: str = "",
+    bucket: int | None = None,
+    path: tuple[int, ...] = (),
+) -> list[Fact]:
+    """Facts that hold every word, in any of their texts or their document, and pass the filters.
+
+    These are relation and split (empty: any), bucket (None: any) and the clusters with which their path starts.
+    """
     wanted = words.lower().split()
     return [
         fact
         for fact in facts
         if (not relation or fact.relation == relation)
         and (not split or fact.split == split)
-        and all(
-            word in f"{fact.id} {fact.subject} {fact.relation} {fact.object} {fact.kind}".lower() for word in wanted
-        )
+        and (bucket is None or fact.bucket == bucket)
+        and fact.cluster_path[: len(path)] == path
+        and holds(fact, wanted)
     ]
+
+
+def holds(fact: Fact, words: Sequence[str]) -> bool:
+    """Whether a fact's texts hold every word (given in lower case)."""
+    if not words:
+        return True
+    text = f"{fact.id} {fact.subject} {fact.relation} {fact.object} {fact.kind} {fact.document_id} {fact.document}"
+    return all(word in text.lower() for word in words)
 
 
 def tabulate_facts(facts: Sequence[Fact]) -> Columns:
@@ -43,6 +60,18 @@ def tabulate_facts(facts: Sequence[Fact]) -> Columns:
         "bucket": [fact.bucket if fact.bucket >= 0 else None for fact in facts],
         "split": [fact.split for fact in facts],
         "clusters": [" › ".join(str(cluster) for cluster in fact.cluster_path) for fact in facts],
+        "document": [shorten(show_line(fact.document), 120) for fact in facts],
+    }
+
+
+def tabulate_answers(conditions: Sequence[Condition]) -> Columns:
+    """One row a next token of a condition: its text with spaces visible, its id, its probability."""
+    rows = [(one.name, found) for one in conditions for found in dict.fromkeys((*one.top, *one.steps))]
+    return {
+        "condition": [name for name, _ in rows],
+        "token": [show_token(found.text) for _, found in rows],
+        "id": [found.token for _, found in rows],
+        "probability": [found.probability for _, found in rows],
     }
 
 
@@ -53,24 +82,6 @@ def tabulate_found(found: Sequence[Found]) -> Columns:
         "cosine": [one.similarity for one in found],
         "document": [one.document for one in found],
         "text": [show_line(one.text) for one in found],
-    }
-
-
-def tabulate_runs(runs: Sequence[tuple[Path, dict[str, Any]]]) -> Columns:
-    """One row a saved run; a file that lacks an entry leaves its cell empty."""
-    rows = [(path.name, about, (about.get("pairs") or [{}])[0], about.get("circuit") or {}) for path, about in runs]
-    return {
-        "run": [name for name, *_ in rows],
-        "prompt": [show_line(str(pair.get("clean", ""))) for _, _, pair, _ in rows],
-        "answer": [show_token(str(pair.get("answer", ""))) for _, _, pair, _ in rows],
-        "foil": [show_token(str(pair["foil"])) if pair.get("foil") else "" for _, _, pair, _ in rows],
-        "model": [show_line(str((about.get("model") or {}).get("name", ""))) for _, about, _, _ in rows],
-        "pairs": [len(about.get("pairs") or []) for _, about, _, _ in rows],
-        "method": [show_line(str(circuit.get("method", ""))) for *_, circuit in rows],
-        "ablation": [show_line(str(circuit.get("ablation", ""))) for *_, circuit in rows],
-        "metric": [show_line(str(circuit.get("metric", ""))) for *_, circuit in rows],
-        "edges": [len(circuit.get("edges") or []) for *_, circuit in rows],
-        "faithfulness": [(about.get("faithfulness") or {}).get("normalised") for _, about, _, _ in rows],
     }
 
 
