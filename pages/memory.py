@@ -47,7 +47,7 @@ def choose_study(name: str) -> None:
         names,
         index=index,
         key=f"study-{name}",
-        help="What was measured is kept beside the runs and opens without a model. `run:` is the ledger of a saved run.",
+        help="What was measured is kept beside the runs and opens without a model. `run:` is the ledger of a run.",
     )
     if picked != names[index] or (name and name not in names and picked != NEW):
         st.session_state["study"] = "" if picked == NEW else picked

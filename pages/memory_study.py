@@ -88,7 +88,9 @@ def show_conflict(study: Study) -> None:
     said = str(conflict.get("said") or "")
     st.markdown(f"**{plain(words)}**" + (plain(f"; the model itself says {show_token(said)}") if said else ""))
     st.dataframe(tabulate_rivals(study), hide_index=True, key=f"rivals-{study.name}", alt="Answers that rival")
-    st.caption("Natural log-probability of each whole answer with text, memory, bank and parameters on; n = 1 question.")
+    st.caption(
+        "Natural log-probability of each whole answer with text, memory, bank and parameters on; n = 1 question."
+    )
     if len(study.ledgers) > 1:
         first, second = study.ledgers[:2]
         title = f"Log odds of {show_token(first.answer)} over {show_token(second.answer)}"
@@ -242,7 +244,10 @@ def show_reference(study: Study, reference: Reference, key: str) -> None:
     st.caption(f"{word}; shading is attention, {100 * sum(kept.values()):.1f} % of it in all.")
     left, right = st.columns(2)
     left.plotly_chart(
-        map_readers(reference), key=f"readers-{key}", config={"displayModeBar": False}, alt="Attention by layer and head"
+        map_readers(reference),
+        key=f"readers-{key}",
+        config={"displayModeBar": False},
+        alt="Attention by layer and head",
     )
     ledger = study.ledgers[0] if study.ledgers else None
     right.dataframe(

@@ -112,13 +112,17 @@ def start_trial(study: Study, change: Change, slot: str) -> None:
         st.error(plain(f"this study cannot be asked again: {error}"))
         return
 
+    # What was written for a study is attached to the model that is loaded already.
+    loaded = replace(settings, memory="auto", memory_ids="") if study.kind == "writing" else settings
+
     def work(engine: Engine, tick: Tick) -> str:
         from workbench.ledgers.studying import open_written, try_change
 
         tick("asking again", 0, 1)
         if engine.model.sha256 != study.about["model"]["sha256"]:
             raise UserError("the loaded model is not the one of this study (its hash differs): measure again")
-        answer = try_change(open_written(engine, settings), question, settings, change)
+        own = open_written(engine, settings) if study.kind == "writing" else engine
+        answer = try_change(own, question, settings, change)
         runs = library.find_runs()
         # Another session may have added to the file since it was opened here.
         fresh = load_study(study.name, runs)
@@ -126,7 +130,7 @@ def start_trial(study: Study, change: Change, slot: str) -> None:
         return study.name
 
     try:
-        submit(slot, "Asking again", share_engine(settings), work)
+        submit(slot, "Asking again", share_engine(loaded), work)
     except UserError as error:
         st.error(plain(str(error)))
     else:

@@ -84,7 +84,9 @@ def find_studies(runs: Path) -> Path:
 def list_studies(runs: Path) -> list[str]:
     """Names of all studies: saved ones, then `run:NAME` of each run that has a ledger."""
     folder = find_studies(runs)
-    own = sorted(path.stem for path in folder.glob("*.json") if not path.name.startswith(".")) if folder.is_dir() else []
+    own = (
+        sorted(path.stem for path in folder.glob("*.json") if not path.name.startswith(".")) if folder.is_dir() else []
+    )
     beside = sorted(path.parent.name for path in runs.glob("*/ledger.json")) if runs.is_dir() else []
     return [*own, *(f"{RUN}{name}" for name in beside if not name.startswith("."))]
 

@@ -131,15 +131,16 @@ def study_writing(
         raise UserError("a new fact needs its document and a question about it: type both")
     tick("writing the memory", 0, 1)
     bank, ids = write_typed(engine, document, folder)
-    engine, settings = use_bank(engine, bank), replace(settings, memory=str(folder), memory_ids=",".join(ids))
+    engine = use_bank(engine, bank)
+    settings = replace(settings, memory=str(folder), memory_ids=",".join(ids), text="none")
     fact, prompt, answer = find_question(engine, question)
-    side = replace(build_side(engine, settings, fact, prompt, always=True), text="")
+    side = build_side(engine, settings, fact, prompt, always=True)
     answers = answer_sides(engine, side, document.strip(), answer, tick)
     ledgers: tuple[Ledger, ...] = ()
     references: tuple[Reference, ...] = ()
     if answer:
         question = complete_foil(engine, question, side, settings)
-        laid = lay_question(engine, question, replace(settings, text="none"))
+        laid = lay_question(engine, question, settings)
         ledgers, references = measure(engine, laid, settings.metric, tick), read_references(engine, laid)
     written = {"document": document.strip(), "memories": list(ids), "bank": folder.name}
     about = describe_source(engine, settings) | {"kind": "writing", "question": question.to_json(), "written": written}
@@ -183,8 +184,16 @@ def write_typed(engine: Engine, document: str, folder: Path) -> tuple[MemoryBank
     recipe = Recipe(choose_first_half(engine.model))
     if isinstance(engine.memories, MemoryBank):
         head = engine.memories.head
-        kind: Any = (head.scoring, head.pooling)
-        recipe = Recipe(head.layers, head.slots, head.offset, head.prefix, *kind, head.positions)
+        recipe = replace(
+            recipe,
+            layers=head.layers,
+            slots=head.slots,
+            offset=head.offset,
+            prefix=head.prefix,
+            scoring=head.scoring,  # type: ignore[arg-type]
+            pooling=head.pooling,  # type: ignore[arg-type]
+            positions=head.positions,
+        )
     typed = f"typed-{hashlib.sha256(document.strip().encode()).hexdigest()[:12]}"
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "typed.jsonl"
@@ -282,9 +291,7 @@ def read_memories(engine: Engine, laid: Laid, record: Record, end: int, group: i
         attention = [record.slot_weights[layer][0, end, :, number] for layer in layers]
         kept = tuple(tuple(tuple(head) for head in layer) for layer in block["kept"])
         tokens = tuple(str(token) for token in block["tokens"])
-        found.append(
-            Reference(f"memory {number + 1}", one.id, tokens, layers, group, kept, round_attention(attention))
-        )
+        found.append(Reference(f"memory {number + 1}", one.id, tokens, layers, group, kept, round_attention(attention)))
     return found
 
 
