@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import streamlit as st
 from pages.question import choose_question, choose_settings
 from pages.session import is_busy, submit
 from probes.errors import UserError
+from probes.facts import Fact
 from probes.progress import Tick
 from workbench import library
 from workbench.settings import METRICS, Question, Settings
@@ -97,7 +98,12 @@ def offer_study() -> None:
     """Model, kind of study, its form and its button."""
     settings = choose_settings()
     kind = st.segmented_control(
-        "Study", [DIVIDE, CONFLICT, WRITE], default=DIVIDE, required=True, key="study-kind", persist_state="session"
+        "What to do",
+        [DIVIDE, CONFLICT, WRITE],
+        default=DIVIDE,
+        required=True,
+        key="study-kind",
+        persist_state="session",
     )
     if kind == WRITE:
         offer_writing(settings)
@@ -179,8 +185,51 @@ def make_conflict(question: Question, says: tuple[str, str], settings: Settings)
     return make
 
 
+def invent_example(facts: Sequence[Fact]) -> dict[str, str]:
+    """A document and question of nobody: a shipped one under a name that two other subjects lend; empty without any.
+
+    The shipped model knows the words of its own world alone, so a new fact is best said in these.
+    """
+    stated = [fact for fact in facts if fact.split == "never-seen" and fact.subject in fact.document]
+    known = {fact.subject for fact in facts}
+    for fact in stated:
+        for other in stated:
+            subject = " ".join([*fact.subject.split()[:-1], other.subject.split()[-1]])
+            if subject not in known and fact.subject in fact.prompt and fact.object in fact.document:
+                return {
+                    "document": fact.document.replace(fact.subject, subject),
+                    "document-prompt": fact.prompt.replace(fact.subject, subject),
+                    "document-answer": fact.answer.strip(),
+                    "document-foil": "",
+                }
+    return {}
+
+
+def fill_in(example: dict[str, str]) -> None:
+    """Put an example into the form."""
+    st.session_state.update(example)
+
+
+def offer_example() -> None:
+    """Button that fills the form in, where there are facts to make an example of."""
+    try:
+        example = invent_example(library.read_shipped_facts())
+    except UserError:
+        return
+    if example:
+        st.button(
+            "Fill in an example",
+            key="example",
+            icon=":material/edit_note:",
+            on_click=fill_in,
+            args=(example,),
+            help="A subject of the shipped model's world that no document names.",
+        )
+
+
 def offer_writing(settings: Settings) -> None:
     """A document to write into explicit memory, and a question about it."""
+    offer_example()
     document = st.text_area(
         "Document",
         key="document",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from pages.graph import mount_tokens
@@ -28,6 +30,8 @@ from workbench.views.ledgers import (
 )
 from workbench.views.text import format_score, plain, shorten, show_line, show_token
 
+LEDGER, READ, PATH, TRIALS = ("Ledger", "What was read", "Cluster path", "Block and ask again")
+PARTS_AT_FIRST = 2
 ALL_HEADS = "all heads (mean)"
 WAYS = {
     "renormalised": "out of the softmax",
@@ -41,30 +45,34 @@ EVERY_ROW = (
 
 
 def show_study(study: Study) -> None:
-    """The whole study, one tab a question about it."""
+    """What was asked and found, and the section that is chosen."""
     st.subheader(plain(shorten(show_line(study.title), 160)))
     st.caption(plain(describe_source(study)))
     if study.kind == "conflict":
         show_conflict(study)
     if study.kind == "writing":
         show_writing(study)
-    names = {
-        "Ledger": bool(study.ledgers),
-        "What was read": bool(study.references),
-        "Cluster path": bool(study.path),
-        "Block and ask again": bool(study.answers),
-    }
-    there = [name for name, found in names.items() if found]
-    for name, tab in zip(there, st.tabs(there) if there else [], strict=True):
-        with tab:
-            if name == "Ledger":
-                show_ledgers(study)
-            elif name == "What was read":
-                show_references(study)
-            elif name == "Cluster path":
-                show_path(study)
-            else:
-                offer_trials(study)
+    parts = {LEDGER: study.ledgers, READ: study.references, PATH: study.path, TRIALS: study.answers}
+    there = [name for name, found in parts.items() if found]
+    if not there:
+        return
+    section = st.segmented_control(
+        "Section",
+        there,
+        default=there[0],
+        required=True,
+        key="section",
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    if section == READ:
+        show_references(study)
+    elif section == PATH:
+        show_path(study)
+    elif section == TRIALS:
+        offer_trials(study)
+    elif study.ledgers:
+        show_ledgers(study)
 
 
 def describe_source(study: Study) -> str:
@@ -73,7 +81,7 @@ def describe_source(study: Study) -> str:
     pieces = [
         f"model {settings.get('model') or model.get('name') or '?'}",
         f"weights {str(model.get('sha256', ''))[:8]}" if model.get("sha256") else "",
-        f"explicit memory {settings.get('memory')}" if settings.get("memory") else "",
+        f"explicit memory {Path(str(settings['memory'])).name}" if settings.get("memory") else "",
         f"text {settings.get('text')}" if settings.get("text") else "",
         f"bank {settings.get('bank')}, blocks {settings.get('reading')}" if settings.get("bank") else "",
         f"seed {settings.get('seed')}" if "seed" in settings else "",
@@ -84,7 +92,7 @@ def describe_source(study: Study) -> str:
 def show_conflict(study: Study) -> None:
     """Who wins, and the ledger of the two likeliest answers' log odds."""
     conflict = study.about.get("conflict") or {}
-    words = f"{conflict.get('winner_says', '?')} wins with {show_token(str(conflict.get('winner', '')))}"
+    words = f"Likeliest: {show_token(str(conflict.get('winner', '')))}, said by {conflict.get('winner_says', '?')}"
     said = str(conflict.get("said") or "")
     st.markdown(f"**{plain(words)}**" + (plain(f"; the model itself says {show_token(said)}") if said else ""))
     st.dataframe(tabulate_rivals(study), hide_index=True, key=f"rivals-{study.name}", alt="Answers that rival")
@@ -142,7 +150,7 @@ def show_ledger(study: Study, ledger: Ledger, key: str) -> None:
             "Parts shown of each place",
             0,
             most,
-            0,
+            min(PARTS_AT_FIRST, most),
             key=f"parts-{key}",
             help="0 shows whole places. Parts are memory slots as heads read them, bank units, heads' reads of the "
             "text, and heads and MLPs of the model alone; those not shown stand together.",

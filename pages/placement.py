@@ -26,6 +26,7 @@ from workbench.views.text import plain
 
 SHIPPED, PAPER = "shipped", "Memory^3, 2.4B"
 SHAPES = {SHIPPED: "the shipped model", PAPER: "the model of Memory³ (2.4 billion parameters)"}
+PLACES, COSTS, MOVES, TIERS = VIEWS = ("Places", "Cost against usage", "Move a selection", "Tiers of storage")
 OCCURRENCES, SAME, TABLE = "occurrences", "same", "table"
 SOURCES = {
     OCCURRENCES: "as often as it stands in the training text",
@@ -93,7 +94,16 @@ def choose_usage(facts: tuple[Fact, ...]) -> dict[str, float]:
             return upload_usage()
     label = "Reads a fact" if source == SAME else "Reads an occurrence"
     factor = float(
-        second.number_input(label, 0.0, 1e12, 100.0, key="factor", bind="query-params", format="%g", help="n")
+        second.number_input(
+            label,
+            0.0,
+            1e12,
+            100.0,
+            key="factor",
+            bind="query-params",
+            format="%g",
+            help="n, the expected reads of a fact: this number, times its occurrences in training if so chosen.",
+        )
     )
     if source == SAME:
         return {fact.id: factor for fact in facts}
@@ -153,10 +163,15 @@ def list_numbers(formats: Formats) -> list[str]:
     return [name for name in tabulate_ranges(formats) if name != "format"]
 
 
-def show_places(shape: Shape, usage: Usage, facts: tuple[Fact, ...]) -> list[Place]:
-    """The shipped hierarchy as it is."""
+def list_places(shape: Shape, usage: Usage, facts: tuple[Fact, ...]) -> list[Place]:
+    """Places of the shipped hierarchy."""
     _, blocks, memories = open_stores()
-    places = stored.list_places(shape, library.find_shipped() / "model", blocks, memories, facts, usage)
+    return stored.list_places(shape, library.find_shipped() / "model", blocks, memories, facts, usage)
+
+
+def show_places(places: list[Place]) -> None:
+    """The shipped hierarchy as it is."""
+    st.markdown("**As it is**")
     st.dataframe(
         tabulate_places(places),
         hide_index=True,
@@ -169,7 +184,6 @@ def show_places(shape: Shape, usage: Usage, facts: tuple[Fact, ...]) -> list[Pla
         alt="Text, explicit memory, bank levels and anchor as they are",
     )
     st.caption("Slowest to read first. Counts and bytes from the shipped files, costs from sizes by the formula named.")
-    return places
 
 
 def render() -> None:
@@ -190,20 +204,21 @@ def render() -> None:
     except UserError as error:
         st.error(plain(str(error)), icon=":material/error:")
         return
-    places, costs, moves, tiers = st.tabs(["Places", "Cost against usage", "Move a selection", "Tiers of storage"])
-    levels: list[Place] = []
-    with places:
+    view = st.segmented_control(
+        "View", VIEWS, default=PLACES, required=True, key="view", bind="query-params", label_visibility="collapsed"
+    )
+    places = list_places(shape, usage, facts) if own else []
+    if view == COSTS:
+        show_costs(formats, [place for place in places if place.name.startswith("bank")], placements)
+    elif view == MOVES:
+        offer_moves(placements, {fact.id: fact for fact in facts}, formats, name)
+    elif view == TIERS:
+        simulate_tiers(open_stores()[1])
+    else:
         if own:
-            st.markdown("**As it is**")
-            levels = [place for place in show_places(shape, usage, facts) if place.name.startswith("bank")]
+            show_places(places)
         st.markdown("**As recommended**")
         show_flow(placements, name)
-    with costs:
-        show_costs(formats, levels, placements)
-    with moves:
-        offer_moves(placements, {fact.id: fact for fact in facts}, formats, name)
-    with tiers:
-        simulate_tiers(open_stores()[1])
 
 
 render()

@@ -110,6 +110,9 @@ def offer_moves(placements: Sequence[Placement], facts: Mapping[str, Fact], form
         },
         alt="Facts with their places",
     )
+    if all(one.lives == UNMEASURED for one in found):
+        st.info("Where these facts live is not measured: choose a table of ledgers above, or measure some facts first.")
+        return
     rows = [row for row in event["selection"]["rows"] if row < len(found)]
     chosen = [found[row] for row in rows] or found
     st.markdown(f"**Moving {f'the {len(rows):,} selected' if rows else f'all {len(found):,} listed'} facts**")

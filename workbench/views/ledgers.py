@@ -32,6 +32,7 @@ PLACES = {
 }
 # Enough layers to read any component's name; only its own numbers are shown.
 ANY_LAYERS = 10_000
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,11 @@ def list_steps(ledger: Ledger, parts: int) -> list[Step]:
         steps += [Step(f"{entry.name}: {describe_step(part.component, part.token)}", part.share) for part in shown]
         hidden = entry.others + len(entry.parts) - len(shown)
         rest = entry.rest + math.fsum(part.share for part in entry.parts[parts:])
+        # What is left by rounding alone is no row of its own.
+        noise = hidden and abs(entry.residual) < ROUNDING * (1 + abs(entry.share))
         if hidden:
-            steps.append(Step(f"{entry.name}: {hidden:,} other parts", rest))
-        if entry.residual or not hidden:
+            steps.append(Step(f"{entry.name}: {hidden:,} other parts", rest + (entry.residual if noise else 0.0)))
+        if not noise:
             steps.append(Step(f"{entry.name}: residual", entry.residual))
     if ledger.held:
         steps.append(Step("attention that removed memories keep", ledger.held))

@@ -29,6 +29,7 @@ LOOKS = {
     "parameters": (POSITIVE, "dash", "circle"),
 }
 LEVEL_COLOUR = "#7a4fa3"
+LEVEL_DASHES = ("dashdot", "longdash", "longdashdot")
 POINTS = 121
 GRID = "#e4e7eb"
 
@@ -57,7 +58,10 @@ def draw_costs(formats: Formats, levels: Sequence[Place], placements: Sequence[P
     reads = [10 ** (start + (end - start) * point / (POINTS - 1)) for point in range(POINTS)]
     figure = go.Figure()
     lines = [(NAMES[form], form, *LOOKS[form][:2], formats.write[form], formats.read[form]) for form in FORMATS]
-    lines += [(place.name, "", LEVEL_COLOUR, "dashdot", place.write, place.read) for place in levels]
+    lines += [
+        (place.name, "", LEVEL_COLOUR, LEVEL_DASHES[number % len(LEVEL_DASHES)], place.write, place.read)
+        for number, place in enumerate(levels)
+    ]
     for name, form, colour, dash, write, read in lines:
         figure.add_trace(
             go.Scatter(
@@ -73,8 +77,9 @@ def draw_costs(formats: Formats, levels: Sequence[Place], placements: Sequence[P
         shade_range(figure, form, max(low, reads[0]), min(high, reads[-1]))
     lowest = min(write + reads[0] * read for *_, write, read in lines)
     add_ticks(figure, placements, reads[0], lowest / 3)
-    figure.update_xaxes(type="log", title="expected reads of the fact, n", range=[start, end], exponentformat="power")
-    figure.update_yaxes(type="log", title="write + n · read, TFlops", exponentformat="power")
+    powers = {"type": "log", "exponentformat": "power", "dtick": 1}
+    figure.update_xaxes(title="expected reads of the fact, n", range=[start, end], **powers)
+    figure.update_yaxes(title="write + n · read, TFlops", **powers)
     style_figure(figure, 430)
     figure.update_xaxes(showgrid=True, gridcolor=GRID)
     figure.update_yaxes(showgrid=True, gridcolor=GRID)
@@ -92,8 +97,16 @@ def shade_range(figure: go.Figure, form: str, low: float, high: float) -> None:
             fillcolor=LOOKS[form][0],
             opacity=0.09,
             line_width=0,
-            annotation={"text": f"{NAMES[form]} cheapest", "font": {"size": 11, "color": INK}, "opacity": 1},
-            annotation_position="top",
+        )
+        # Along a logarithmic axis notes are placed by the power of ten.
+        figure.add_annotation(
+            x=(math.log10(low) + math.log10(high)) / 2,
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            text=f"{NAMES[form]} cheapest",
+            showarrow=False,
+            font={"size": 11, "color": INK},
         )
 
 
@@ -242,7 +255,7 @@ def draw_caches(capacities: Sequence[float], uses: Sequence[CacheUse], chosen: f
             )
         )
     figure.add_vline(x=chosen / 1e6, line={"color": INK, "width": 1, "dash": "dot"})
-    figure.update_xaxes(type="log", title="cache, MB", exponentformat="power")
+    figure.update_xaxes(type="log", title="cache, MB", exponentformat="power", dtick=1)
     figure.update_yaxes(title="share of requests from the cache", range=[-0.02, 1.02])
     style_figure(figure, 300)
     return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.15, "x": 0})
