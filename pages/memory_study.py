@@ -248,7 +248,11 @@ def show_reference(study: Study, reference: Reference, key: str) -> None:
     layer, head = readers[place][:2] if place >= 0 else (None, None)
     kept = mark_kept(reference, layer, head)
     mount_tokens(f"tokens-{key}", list(reference.tokens), kept)
-    word = "Kept tokens are outlined" if reference.kept else "Every token can be read"
+    word = (
+        "Kept tokens are outlined"
+        if reference.kept
+        else "Every token can be read; words with which text and question both start count as the question's"
+    )
     st.caption(f"{word}; shading is attention, {100 * sum(kept.values()):.1f} % of it in all.")
     left, right = st.columns(2)
     left.plotly_chart(
