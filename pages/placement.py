@@ -24,15 +24,10 @@ from workbench.stored import Blocks, Memories, Place
 from workbench.views.placement import draw_costs, tabulate_places, tabulate_ranges
 from workbench.views.text import plain
 
-SHIPPED, PAPER = "shipped", "Memory^3, 2.4B"
-SHAPES = {SHIPPED: "the shipped model", PAPER: "the model of Memory³ (2.4 billion parameters)"}
+# Choices stand in the link as they are shown.
+SHIPPED, PAPER = SHAPES = ("shipped model", "Memory^3, 2.4B")
 PLACES, COSTS, MOVES, TIERS = VIEWS = ("Places", "Cost against usage", "Move a selection", "Tiers of storage")
-OCCURRENCES, SAME, TABLE = "occurrences", "same", "table"
-SOURCES = {
-    OCCURRENCES: "as often as it stands in the training text",
-    SAME: "the same number for all",
-    TABLE: "from a table",
-}
+OCCURRENCES, SAME, TABLE = SOURCES = ("as often as in training", "the same for all", "as a table says")
 
 
 @st.cache_resource(show_spinner=False)
@@ -52,8 +47,7 @@ def choose_costs() -> tuple[Shape, Usage, bool]:
     first, second, third = st.columns([2, 1, 1])
     name = first.selectbox(
         "Costs of",
-        list(SHAPES),
-        format_func=SHAPES.__getitem__,
+        SHAPES,
         key="shape",
         bind="query-params",
         help="Costs follow from sizes alone (Yang et al. 2024, appendix A): no model is loaded.",
@@ -82,8 +76,7 @@ def choose_usage(facts: tuple[Fact, ...]) -> dict[str, float]:
     first, second = st.columns([2, 1])
     source = first.selectbox(
         "A fact is read",
-        list(SOURCES),
-        format_func=SOURCES.__getitem__,
+        SOURCES,
         key="usage-source",
         bind="query-params",
         help="How often a fact stands in the training text is a stand-in for how often it will be read; 0 for facts "
