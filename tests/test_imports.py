@@ -142,7 +142,7 @@ def test_opening_what_is_saved_imports_no_network_library(module: str) -> None:
 
 
 def test_what_the_pages_rest_on_imports_no_network_library() -> None:
-    scripts = {"ask", "circuit", "knowledge", "runs", "sweeps"}
+    scripts = {"ask", "circuit", "knowledge", "memory", "placement", "runs", "sweeps"}
     paths = [*list_sources("workbench/views"), *(path for path in list_sources("pages") if path.stem not in scripts)]
     modules = [".".join(path.with_suffix("").parts) for path in paths] + ["workbench.jobs", "workbench.serving"]
     program = f"import sys, {', '.join(modules)}; sys.exit(', '.join(set(sys.modules) & {set(HEAVY)}) or 0)"

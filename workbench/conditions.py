@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.attachments import Attachment
 from probes.errors import UserError
 from probes.facts import Fact, find_fact
 from probes.models import Model
@@ -97,8 +98,13 @@ def offer_text(side: Side, fact: Fact | None, settings: Settings) -> tuple[Side,
     return replace(side, text=text), source, ""
 
 
-def answer_side(engine: Engine, name: str, side: Side, answer: str, source: str) -> Condition:
-    """Predictions of the model on one side; the answer is taught, so that one pass predicts each of its tokens."""
+def answer_side(
+    engine: Engine, name: str, side: Side, answer: str, source: str, attachment: Attachment | None = None
+) -> Condition:
+    """Predictions of the model on one side; the answer is taught, so that one pass predicts each of its tokens.
+
+    `attachment` is read instead of what the side names, where it is given.
+    """
     model, prompt = engine.model, side.build_prompt(engine.template)
     text, wanted = encode_answer(model, answer, prompt) if answer else ("", ())
     try:
@@ -106,7 +112,7 @@ def answer_side(engine: Engine, name: str, side: Side, answer: str, source: str)
         refuse_length(model, len(ids) + len(wanted[:-1]))
     except UserError as error:
         return Condition(name, prompt, source=source, reason=str(error))
-    attachment = engine.attach(side.path, side.memories)
+    attachment = attachment or engine.attach(side.path, side.memories)
     logits = Reader(model, attachment).run(torch.tensor([[*ids, *wanted[:-1]]]))
     probabilities = logits[0, len(ids) - 1 :].float().softmax(dim=-1)
     best = [predict(model, probabilities[0], token) for token in probabilities[0].topk(SHOWN).indices.tolist()]

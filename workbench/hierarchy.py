@@ -1,4 +1,4 @@
-"""One hierarchy: text, explicit memories, levels of a bank and the anchor as rows of one table.
+"""One hierarchy: text, explicit memories, levels of a bank and the anchor as rows of one table, of open banks.
 
 The ground for placing a fact: what is there, how large it is, what writing one reference costs and reading it in one
 chunk. Costs of text, explicit memory and parameters are those of Yang et al. 2024, appendix A (`workbench/costs/`);
@@ -9,51 +9,17 @@ through the activations, gradients in the block alone), a read two operations a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from probes.bank import Bank
 from probes.facts import Fact
 from probes.memory_bank import MemoryBank
-from workbench.banks.measuring import list_block_bytes, measure_width
+from workbench import stored
+from workbench.banks.measuring import measure_width
 from workbench.banks.reading import is_shipped
-from workbench.costs.formats import (
-    TERA,
-    Usage,
-    read_explicit,
-    read_text,
-    run_forward,
-    write_explicit,
-    write_parameters,
-    write_text,
-)
+from workbench.costs.formats import Usage
 from workbench.costs.shapes import Shape
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One row: where knowledge can lie. `write` and `read` are TFlops of one reference; `source` says whose formula.
-
-    `facts` counts the known facts that can be read there, None where facts are not known.
-    """
-
-    name: str
-    holds: str
-    bytes: int
-    write: float
-    read: float
-    facts: int | None
-    source: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return asdict(self)
-
-
-def measure_folder(folder: Path, pattern: str) -> int:
-    """Bytes of a folder's files of a pattern."""
-    return sum(path.stat().st_size for path in folder.glob(pattern))
+from workbench.stored import Blocks, Memories, Place, measure_folder
 
 
 def list_places(
@@ -64,75 +30,28 @@ def list_places(
     facts: Sequence[Fact],
     usage: Usage | None = None,
 ) -> list[Place]:
-    """Rows from the slowest to read to what is always read."""
+    """Rows from the slowest to read to what is always read (`workbench/stored.py`)."""
     half = max(1, shape.layers // 2)
     usage = usage or Usage(
         half if memories is None else max(memories.layers) + 1, half if memories is None else len(memories.layers)
     )
-
-    def count(keep: Sequence[Fact]) -> int | None:
-        return len(keep) if facts else None
-
-    documents = {fact.document_id: fact.document for fact in facts if fact.document}
-    places = [
-        Place(
-            "text",
-            f"{len(documents):,} documents before the prompt",
-            sum(len(text.encode()) for text in documents.values()),
-            write_text().total,
-            read_text(shape, usage).total,
-            count([fact for fact in facts if fact.document]),
-            "Memory^3, appendix A",
-        )
-    ]
-    if memories is not None:
-        places.append(
-            Place(
-                "explicit memory",
-                f"{len(memories):,} memories in layers {', '.join(map(str, memories.layers))}",
-                measure_folder(memories.folder, "*.safetensors"),
-                write_explicit(shape, usage).total,
-                read_explicit(shape, usage).total,
-                count([fact for fact in facts if fact.document_id in memories]),
-                "Memory^3, appendix A",
-            )
-        )
-    trained = [fact for fact in facts if fact.occurrences > 0]
-    if bank is not None:
-        # Which facts lie in a bank of one's own is not known.
-        places += list_levels(shape, bank, usage, count(trained) if is_shipped(bank) else None)
-    places.append(
-        Place(
-            "anchor",
-            f"{shape.parameters:,} parameters",
-            measure_folder(model, "*.safetensors"),
-            write_parameters(shape, usage).total,
-            0.0,
-            count(trained),
-            "Memory^3, appendix A",
-        )
+    return stored.list_places(
+        shape,
+        model,
+        None if bank is None else describe_blocks(bank),
+        None if memories is None else describe_memories(memories),
+        facts,
+        usage,
     )
-    return places
 
 
-def list_levels(shape: Shape, bank: Bank, usage: Usage, facts: int | None) -> list[Place]:
-    """A row a level of a bank, deepest (rarest read) first."""
-    logits = 2 * usage.reference * shape.vocabulary * shape.d_model / TERA
-    forward = run_forward(shape, usage.reference).total + logits
-    width = measure_width(bank)
-    rows = []
-    for level, (clusters, size) in enumerate(zip(bank.clusters, list_block_bytes(bank, width), strict=True), start=1):
-        numbers = bank.design.count_numbers(level)
-        kind = bank.design.kind
-        rows.append(
-            Place(
-                f"bank, level {level}",
-                f"{clusters:,} {kind} blocks of {numbers:,} numbers",
-                clusters * size,
-                2 * forward + 6 * usage.reference * numbers / TERA,
-                2 * usage.chunk * numbers / TERA,
-                facts,
-                "ours",
-            )
-        )
-    return rows[::-1]
+def describe_blocks(bank: Bank) -> Blocks:
+    """Sizes of an open bank."""
+    numbers = tuple(bank.design.count_numbers(level) for level in range(1, len(bank.clusters) + 1))
+    return Blocks(bank.design.kind, bank.branching, bank.clusters, numbers, measure_width(bank), is_shipped(bank))
+
+
+def describe_memories(memories: MemoryBank) -> Memories:
+    """Sizes of an open bank of explicit memories."""
+    ids = frozenset(memories.ids.drop_null().to_pylist())
+    return Memories(memories.layers, memories.slots, ids, measure_folder(memories.folder, "*.safetensors"))

@@ -87,28 +87,28 @@ def find_place(ledger: Ledger) -> tuple[str, str, float]:
 def place_fact(ledger: Ledger, usage: float, formats: Formats) -> Placement:
     """Placement of one measured fact."""
     lives, entry, share = find_place(ledger)
-    wanted = formats.place(usage)
+    return weigh(ledger.fact, usage, (lives, entry, share), (ledger.margin, ledger.unit, ledger.known), formats)
+
+
+def weigh(
+    fact: str,
+    usage: float,
+    place: tuple[str, str, float],
+    measured: tuple[float, str, bool],
+    formats: Formats,
+) -> Placement:
+    """Placement of a fact that lives in a place (format, entry, share), with its margin, unit and whether it is known.
+
+    A fact that lives nowhere, or of which nothing is known, has no cost and nothing to save.
+    """
+    lives, wanted = place[0], formats.place(usage)
     there = formats.cost(wanted, usage)
     cost = saving = moved = None
-    if lives != NOWHERE:
+    if lives in formats.read:
         cost = formats.cost(lives, usage)
         saving = cost - there
         moved = 0.0 if wanted == lives else usage * formats.read[lives] - there
-    return Placement(
-        ledger.fact,
-        usage,
-        lives,
-        entry,
-        share,
-        ledger.margin,
-        ledger.unit,
-        ledger.known,
-        wanted,
-        cost,
-        there,
-        saving,
-        moved,
-    )
+    return Placement(fact, usage, *place, *measured, wanted, cost, there, saving, moved)
 
 
 def place(

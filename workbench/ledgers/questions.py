@@ -134,6 +134,7 @@ def measure_conflict(
     settings: Settings,
     removal: Removal = "renormalised",
     top: int = 20,
+    tick: Tick = quiet,
 ) -> Conflict:
     """Whose answer wins when the fact's document says one thing as text and another as an explicit memory.
 
@@ -164,7 +165,8 @@ def measure_conflict(
         if answer:
             grouped.setdefault(" " + answer.strip(), []).append(name)
     rivals = []
-    for answer, names in grouped.items():
+    for done, (answer, names) in enumerate(grouped.items()):
+        tick("answers that rival", done, len(grouped))
         laid = replace(lay_out(engine, side, fact.id, answer, "", settings, explicit), written=written)
         ledger = measure_batch(engine, [laid], removal, "log-prob", top, 0.0)[0]
         rivals.append(Rival(" and ".join(names), answer, ledger))

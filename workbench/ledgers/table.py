@@ -168,15 +168,25 @@ def save_ledgers(ledgers: Sequence[Ledger], about: dict[str, Any], path: Path) -
     )
 
 
-def load_ledgers(path: Path) -> tuple[Ledger, ...]:
-    """Ledgers of a file. Raises UserError for one that is no ledger, damaged, or of a version to come."""
+def load_document(path: Path) -> tuple[dict[str, Any], tuple[Ledger, ...]]:
+    """What a file says of its ledgers (`about` of `save_ledgers`), and the ledgers.
+
+    Raises UserError for one that is no ledger, damaged, or of a version to come.
+    """
     try:
         document = json.loads(read_bytes(path))
         if document["format"] != FORMAT or int(document["version"]) > VERSION:
             raise UserError(f"{path} is not a ledger of this release (version {VERSION})")
-        return tuple(decode_ledger(value) for value in document["ledgers"])
-    except (ValueError, KeyError, TypeError) as error:
+        ledgers = tuple(decode_ledger(value) for value in document["ledgers"])
+        about = {name: value for name, value in document.items() if name not in ("format", "version", "ledgers")}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not a ledger: {type(error).__name__}: {error}") from None
+    return about, ledgers
+
+
+def load_ledgers(path: Path) -> tuple[Ledger, ...]:
+    """Ledgers of a file. Raises UserError as `load_document`."""
+    return load_document(path)[1]
 
 
 def decode_ledger(value: dict[str, Any]) -> Ledger:
