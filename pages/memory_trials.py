@@ -13,7 +13,7 @@ from pages.session import is_busy, submit
 from probes.errors import UserError
 from probes.progress import Tick
 from workbench import library
-from workbench.ledgers.studying import GENERIC, NOTHING, OWN, Change
+from workbench.ledgers.trials import GENERIC, NOTHING, OWN, Change
 from workbench.settings import read_question, restore_settings
 from workbench.studies import Level, Study, load_study, save_study
 from workbench.views.ledgers import tabulate_answers
@@ -116,7 +116,7 @@ def start_trial(study: Study, change: Change, slot: str) -> None:
     loaded = replace(settings, memory="auto", memory_ids="") if study.kind == "writing" else settings
 
     def work(engine: Engine, tick: Tick) -> str:
-        from workbench.ledgers.studying import open_written, try_change
+        from workbench.ledgers.trials import open_written, try_change
 
         tick("asking again", 0, 1)
         if engine.model.sha256 != study.about["model"]["sha256"]:

@@ -18,7 +18,7 @@ from probes.errors import UserError
 from probes.facts import Fact
 from workbench import pipeline
 from workbench.answers import Condition, Prediction
-from workbench.ledgers import studying
+from workbench.ledgers import studying, trials
 from workbench.ledgers.table import Entry, Interaction, Ledger, Part
 from workbench.settings import Question, Settings
 from workbench.studies import Level, Reference, Study, load_study, save_study
@@ -132,13 +132,14 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         calls.append(("writing", document, question, folder.name))
         return make_study(name, "writing", written={"document": document, "memories": ["m-1"], "bank": folder.name})
 
-    def try_change(engine: Any, question: Question, settings: Settings, change: studying.Change) -> Condition:
+    def try_change(engine: Any, question: Question, settings: Settings, change: trials.Change) -> Condition:
         calls.append(("change", question, change))
         return Condition(change.words, "", (Prediction(" Tannstad", 18, 0.75),), Prediction(" Oskarville", 17, 0.25))
 
-    for work in (study_question, study_conflict, study_writing, try_change):
+    for work in (study_question, study_conflict, study_writing):
         monkeypatch.setattr(studying, work.__name__, work)
-    monkeypatch.setattr(studying, "open_written", lambda engine, settings: engine)
+    monkeypatch.setattr(trials, "try_change", try_change)
+    monkeypatch.setattr(trials, "open_written", lambda engine, settings: engine)
     return calls
 
 
@@ -203,7 +204,7 @@ def test_blocking_asks_again_and_keeps_the_answer(
     app.checkbox(key=f"block-memory 1-{saved_study}").check().run()
     app = settle(press(app, "Ask again"), f"trying-{saved_study}")
     assert not app.exception
-    assert engine[-1][2] == studying.Change(("nothing", "2"), (True,), False)
+    assert engine[-1][2] == trials.Change(("nothing", "2"), (True,), False)
     answers = load_study(saved_study, runs).answers
     assert [one.name for one in answers] == [
         "everything on",

@@ -13,17 +13,9 @@ from probes.errors import UserError
 from tests.small_world import write_world
 from workbench import library
 from workbench.engine import Engine, open_engine
-from workbench.ledgers.studying import (
-    GENERIC,
-    NOTHING,
-    OWN,
-    Change,
-    study_conflict,
-    study_question,
-    study_writing,
-    try_change,
-)
+from workbench.ledgers.studying import study_conflict, study_question, study_writing
 from workbench.ledgers.table import load_ledgers
+from workbench.ledgers.trials import GENERIC, NOTHING, OWN, Change, try_change
 from workbench.settings import Question, Settings
 from workbench.studies import Study, describe_path, find_studies, list_studies, load_study, name_study, save_study
 from workbench.views.ledgers import list_readers, list_steps, mark_kept
