@@ -176,12 +176,15 @@ def share_weights(original: Any) -> Any:
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(copy.deepcopy(original.config), attn_implementation=ATTENTION)
     weights = {name.replace(WRAPPING, ""): weight for name, weight in original.named_parameters(remove_duplicate=False)}
+    shapes = {name: weight.shape for name, weight in network.named_parameters(remove_duplicate=False)}
+    if shapes != {name: weight.shape for name, weight in weights.items()}:
+        return None
     network.load_state_dict(weights, strict=False, assign=True)
+    owners = dict(network.named_modules())
     for name, buffer in original.named_buffers():
         parent, _, leaf = name.replace(WRAPPING, "").rpartition(".")
-        owner = network.get_submodule(parent)
-        if leaf in dict(owner.named_buffers(recurse=False)):
-            owner.register_buffer(leaf, buffer, persistent=False)
+        if parent in owners and leaf in dict(owners[parent].named_buffers(recurse=False)):
+            owners[parent].register_buffer(leaf, buffer, persistent=False)
     if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
         return None
     return network.eval()

@@ -25,19 +25,25 @@ from probes.models import Model
 
 TENSORS = ("keys", "values", "positions")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+KNOWN = 4096
 # The same as safetensors calls them.
 STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryBank:
-    """An open bank: its head, the id of every row (null: deleted), and the hash of what it holds."""
+    """An open bank: its head, the id of every row (null: deleted), and the hash of what it holds.
+
+    `known` holds rows of ids that were asked for or found lately, `KNOWN` at most: to look for one among a million ids
+    takes longer than to read it.
+    """
 
     folder: Path
     head: Head
     sha256: str
     ids: pa.ChunkedArray = field(repr=False)
     codebooks: Codebooks | None = field(default=None, repr=False)
+    known: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -90,14 +96,23 @@ class MemoryBank:
 
     def locate(self, memory_id: str) -> tuple[Part, int]:
         """Part and row of a memory. Raises UserError when there is none of that id."""
-        row = pc.index(self.ids, memory_id).as_py()
+        row = self.known.get(memory_id, -1)
+        if row < 0:
+            row = pc.index(self.ids, memory_id).as_py()
         if row < 0:
             raise UserError(f"no explicit memory {memory_id[:80]!r} in this bank of {len(self)}")
+        self.note({memory_id: row})
         for part in self.head.parts:
             if row < part.rows:
                 return part, int(row)
             row -= part.rows
         raise AssertionError("the ids are those of the parts")
+
+    def note(self, rows: dict[str, int]) -> None:
+        """Remember the rows of some ids."""
+        if len(self.known) + len(rows) > KNOWN:
+            self.known.clear()
+        self.known.update(rows)
 
     def select(self, ids: tuple[str, ...]) -> ExplicitMemories:
         """The memories of these ids, in this order, as float32.

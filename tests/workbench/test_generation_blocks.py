@@ -32,6 +32,7 @@ from workbench.memory.cache import MemoryCache
 from workbench.memory.cold import DocumentRetriever
 from workbench.memory.documents import list_files
 from workbench.memory.retrieval import Finder, Recaller, Retriever
+from workbench.memory.store import delete_memories
 from workbench.memory.writing import write_documents
 
 PROMPT = [0, 20, 31, 44, 52, 61, 22, 35]
@@ -177,3 +178,19 @@ def test_documents_without_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text('{"text": "  "}\n')
     with pytest.raises(UserError, match=r"hold no text|empty"):
         DocumentRetriever(load_shape("llama"), list_files([tmp_path]), Recipe((0,)))
+
+
+def test_what_was_found_is_not_looked_for_again(notes: Path, tmp_path: Path) -> None:
+    """A search tells the bank where its finds lie; in a bank with deleted rows, where places differ, it does not."""
+    pytest.importorskip("faiss")
+    model, folder = load_shape("llama"), tmp_path / "bank"
+    write_documents(model, list_files([notes]), folder, Recipe((0,), slots=4), "bfloat16", 4, lambda *_: None)
+    finder = Retriever(open_bank(folder, model))
+    wanted = [(one.id, finder.bank.ids.to_pylist().index(one.id)) for one in finder.find("Anna in Peru", 3)]
+    assert [(name, finder.bank.known[name]) for name, _ in wanted] == wanted
+    delete_memories(folder, [wanted[0][0]])
+    after = Retriever(open_bank(folder, model))
+    found = after.find("Anna in Peru", 3)
+    assert [one.id for one in found][:2] == [name for name, _ in wanted[1:]]
+    places = after.bank.ids.to_pylist()
+    assert all(after.bank.locate(one.id)[1] == places.index(one.id) for one in found)

@@ -82,6 +82,9 @@ class DocumentRetriever(Finder):
         self.locate(memory_id)
         return self._texts[memory_id]
 
+    def note(self, hits: Sequence[search.Hit]) -> None:
+        """References are held by their ids: nothing to do."""
+
     def describe(self) -> dict[str, Any]:
         """JSON object of the documents; the hash is of all ids and texts."""
         return {"name": "documents", "sha256": self.sha256, "offset": self.recipe.offset, "references": len(self)}

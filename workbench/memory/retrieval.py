@@ -56,6 +56,10 @@ class Finder(ABC):
     def describe(self) -> dict[str, Any]:
         """JSON object of where memories come from: `name`, `sha256` and `offset`."""
 
+    @abstractmethod
+    def note(self, hits: Sequence[search.Hit]) -> None:
+        """Called with what a search found, before it is read."""
+
     def open(self) -> search.Searcher:
         """The index, made at the first call. Raises UserError as `find` does."""
         if self._searcher is None:
@@ -77,6 +81,7 @@ class Finder(ABC):
         words, wanted = text.split(), count
         while True:
             hits = searcher.search_vector(vector, wanted)
+            self.note(hits)
             found = [Found(hit.id, round(hit.score, 6), *self.read_text(hit.id)) for hit in hits]
             kept = [one for one in found if not holds_reference(words, one.text.split(), overlap)]
             if len(kept) >= count or wanted >= len(searcher.ids):
@@ -99,6 +104,11 @@ class Retriever(Finder):
     def make_searcher(self) -> search.Searcher:
         """The bank's index, kept beside it."""
         return search.open_searcher(self.bank, self.encoder, self.tick)
+
+    def note(self, hits: Sequence[search.Hit]) -> None:
+        """Tell the bank where they lie; with deleted rows, places are not rows."""
+        if not self.bank.ids.null_count:
+            self.bank.note({hit.id: hit.place for hit in hits})
 
     def describe(self) -> dict[str, Any]:
         """JSON object of the bank."""

@@ -42,10 +42,11 @@ DEFAULT_ENCODER = Encoder("all-MiniLM-L6-v2", embed)
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A memory that was found: its id and the cosine of its vector with the query's."""
+    """A memory that was found: its id, the cosine of its vector with the query's, its place among those searched."""
 
     id: str
     score: float
+    place: int
 
 
 def embed_part(bank: MemoryBank, part: Part, encoder: Encoder, tick: Tick) -> Path:
@@ -105,7 +106,7 @@ class Searcher:
     def search_vector(self, query: Vectors, count: int) -> list[Hit]:
         """The memories nearest to a vector of length 1, best first, at most `count`."""
         rows, scores = self.index.find(query, count)
-        return [Hit(self.ids[row].as_py(), float(score)) for row, score in zip(rows.tolist(), scores, strict=True)]
+        return [Hit(self.ids[row].as_py(), float(score), row) for row, score in zip(rows.tolist(), scores, strict=True)]
 
 
 def open_searcher(bank: MemoryBank, encoder: Encoder = DEFAULT_ENCODER, tick: Tick = quiet) -> Searcher:
