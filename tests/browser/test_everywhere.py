@@ -14,7 +14,7 @@ from tests.browser.server import Witness
 from tests.hostile import HOSTILE, make_hostile
 from workbench.runs import Run, save_run
 
-QUICK, PATIENCE = 60_000.0, 240_000.0
+QUICK, PATIENCE = 60_000.0, 480_000.0
 VIEW = {"width": 1500, "height": 1300}
 NODES = ".node:not(.fixed)"
 
@@ -47,6 +47,8 @@ def require_quiet(page: Any, witness: Witness) -> None:
 def wait_for_rest(page: Any) -> None:
     """Return when the script behind the page has ended."""
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for(timeout=QUICK)
+    # What the script has left out fades away, pale meanwhile.
+    page.wait_for_function("!document.querySelector('[data-stale=true]')", timeout=QUICK)
 
 
 def list_pages(page: Any) -> list[str]:
@@ -56,7 +58,7 @@ def list_pages(page: Any) -> list[str]:
 
 
 @pytest.mark.browser
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_hostile_text_runs_nothing_and_a_reload_loses_no_work(shared: str, browser: Any, saved: str) -> None:
     witness = Witness(shared)
     page = open_page(browser, witness, f"{shared}/circuit?run={saved}&edges=60")
@@ -92,6 +94,7 @@ def test_no_page_shuts_anybody_out(shared: str, browser: Any, saved: str, scheme
     page = open_page(browser, witness, f"{shared}/circuit?run=norland", color_scheme=scheme)
     page.locator(NODES).first.wait_for(timeout=QUICK)
     page.locator(NODES).nth(4).click()
+    page.get_by_role("button", name="Check exactly").first.wait_for(timeout=QUICK)
     wait_for_rest(page)
     found = check(page, "circuit")
     for link in list_pages(page):
