@@ -31,10 +31,10 @@ from probes.bank import find_bank_faults, load_bank
 from probes.errors import UserError
 from probes.memory_bank import open_bank
 from workbench.cli import main as run_command
-from workbench.ledgers.bulk import load_table
 from workbench.library import read_shipped_facts
 from workbench.runs import list_runs, load_run
 from workbench.storage import PARTIAL
+from workbench.sweeps.parts import load_table
 
 DOCUMENTS, FACTS = 60, 16
 

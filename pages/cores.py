@@ -6,7 +6,7 @@ import re
 
 import streamlit as st
 
-from pages.graph import mount_graph, read_state
+from pages.graph import mount_graph, read_selected
 from pages.session import PAGES, go, open_run
 from probes.errors import UserError
 from workbench import library
@@ -103,9 +103,9 @@ def show_cores() -> None:
     )
     left, right = st.columns([3, 1], gap="medium")
     with left:
-        node = pick_latest("", {"graph": read_state(GRAPH)[0]}, {})
+        node = pick_latest("", {"graph": read_selected(GRAPH)}, {})
         drawing = draw_overlay(found, part, edges, node)
-        mount_graph(GRAPH, drawing, "core-" + ",".join(names), node, read_state(GRAPH)[1])
+        mount_graph(GRAPH, drawing, "core-" + ",".join(names), node)
         st.caption(plain(drawing.caption))
     with right:
         if (chosen := part.find_node(node)) is not None:

@@ -15,8 +15,9 @@ from typing import Any
 from probes.errors import UserError
 from probes.facts import Fact
 from workbench.costs.formats import Formats
-from workbench.ledgers.bulk import HEAD, load_table
+from workbench.ledgers.bulk import HEAD
 from workbench.ledgers.placing import NOWHERE, PLACES, USAGE, Placement, weigh
+from workbench.sweeps.parts import load_table
 
 UNMEASURED = "not measured"
 FORMATS = ("text", "explicit", "parameters")

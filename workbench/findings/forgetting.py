@@ -21,7 +21,7 @@ from workbench.findings.tags import list_exercises
 
 if TYPE_CHECKING:
     from circuits.intervals import Estimate
-    from workbench.banks.blocking import Reader
+    from workbench.banks.blocking import Scorer
 
 HOW = Method("blocks taken away one at a time", "the block writes nothing, exact", "log-probability of the answer")
 EXPECTED = (
@@ -37,13 +37,13 @@ GROUPS = ("its own facts", "its own facts, a random block away", "neighbours tha
 
 def measure_forgetting(study: Study) -> Finding:
     """Drops of each group without blocks of each level, means over blocks."""
-    from workbench.banks.blocking import Reader
+    from workbench.banks.blocking import Scorer
 
     bank = study.engine.bank
     facts = [fact for fact in study.list_trained() if bank and len(fact.cluster_path) == len(bank.clusters)]
     if bank is None or not facts:
         return Finding("blocking", TITLE, EXPECTED, HOW, UNMEASURED, (), ("No bank with trained facts is attached.",))
-    reader, exercises = Reader(study.engine.model, bank, "nothing"), list_exercises()
+    reader, exercises = Scorer(study.engine.model, bank, "nothing"), list_exercises()
     drops: dict[tuple[int, str], list[float]] = {}
     for level in range(1, len(bank.clusters) + 1):
         clusters = sorted({fact.cluster_path[level - 1] for fact in facts})
@@ -65,7 +65,7 @@ def measure_forgetting(study: Study) -> Finding:
 
 
 def measure_block(
-    study: Study, reader: Reader, facts: Sequence[Fact], exercises: Sequence[Fact], block: tuple[int, int]
+    study: Study, reader: Scorer, facts: Sequence[Fact], exercises: Sequence[Fact], block: tuple[int, int]
 ) -> Iterator[tuple[str, float]]:
     """Name of a group and its mean drop, in nats, and share of own facts lost, without one block."""
     from workbench.banks.blocking import Blocking, draw_control, rescore
