@@ -1,4 +1,5 @@
-"""Pages that open what is saved, in a real browser: components and shared core, the list of runs; mouse and keyboard."""
+"""Pages that open what is saved, in a real browser: components and shared core, the list of runs; mouse and "
+"keyboard."""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -181,6 +184,27 @@ def test_what_a_command_would_refuse_is_told_before_the_job(open_page: OpenPage)
     app = press(open_page("knowledge", section="lens"), "Measure")
     assert not app.exception
     assert "give either a fact or a prompt" in app.error[0].value
+
+
+def test_opening_what_is_saved_imports_no_torch(runs: Path, run: Run) -> None:
+    """Neither the components nor the list of runs."""
+    save(runs, "specificity")
+    save_run(run, runs / "norland")
+    program = (
+        "import sys\n"
+        "from importlib.resources import files\n"
+        "from streamlit.testing.v1 import AppTest\n"
+        "app = AppTest.from_file(str(files('workbench') / 'app.py'), default_timeout=120).run()\n"
+        "for page, key in (('knowledge', 'choose-specificity'), ('runs', 'run-words')):\n"
+        "    app.switch_page(f'../pages/{page}.py').run()\n"
+        "    assert not app.exception, app.exception\n"
+        "    assert key in app.session_state\n"
+        "heavy = {'torch', 'transformer_lens', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    environment = {**os.environ, "MEMORY_CIRCUITS_RUNS": str(runs), "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_runs_are_laid_over_each_other(open_page: OpenPage, runs: Path, build_run: Callable[..., Run]) -> None:

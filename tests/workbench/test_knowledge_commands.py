@@ -120,6 +120,7 @@ def test_classes(opened: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     assert [verdicts[f"m1.u{unit}"]["verdict"] for unit in range(3)] == ["specific"] * 3
     assert verdicts["a0.h1"]["verdict"] == verdicts["a2.h1"]["verdict"] == "abstract"
     assert found["texts"] == 12 and found["skipped"] == []
+    assert all(sum(one["members"] for one in row["facts"]) == row["members"] for row in found["classes"])
     assert cli.main(["classes", *PLAIN, "--relation", "capital", "--weight", "gradient", "--pieces", "whole"]) == 0
     assert "nats a unit of a" in capsys.readouterr().out
     assert cli.main(["classes", "--threshold", "2"]) == 2
@@ -154,6 +155,12 @@ def test_lens_and_restore(opened: Engine, capsys: pytest.CaptureFixture[str]) ->
     asked = ["--prompt", "capital France is", "--answer", "Paris", *PLAIN]
     found = run(capsys, "lens", *asked, "--foil", "Rome")
     assert [row["answer_rank"] == 1 for row in found["layers"]] == [False, False, False, True]
+    assert found["everywhere"] is None
+    table = run(capsys, "lens", *asked, "--everywhere")["everywhere"]
+    assert [row[-1] for row in table["best"]] == [row["best"] for row in found["layers"]]
+    assert [row[-1] for row in table["answer_rank"]] == [row["answer_rank"] for row in found["layers"]]
+    assert [row[-1] for row in table["probability"]] == pytest.approx([r["best_probability"] for r in found["layers"]])
+    assert len(table["tokens"]) == len(table["ids"]) == len(table["best"][0]) == found["position"] + 1
     pair = ["--foil", "Rome", "--counterfactual", "capital Italy is"]
     restored = run(capsys, "restore", *asked, *pair, "--state", "mlp")
     shares = {

@@ -178,7 +178,8 @@ def explain_component(row: Row, unit: str) -> str:
     """One sentence about what a component is for."""
     interval = "" if row["low"] is None else f" [{show_decimals(row['low'])}, {show_decimals(row['high'])}]"
     return (
-        f"{KINDS[row['kind']][:1].upper()}{KINDS[row['kind']][1:]} {show_line(str(row['component']))} is {name_class(row)}: specificity index "
+        f"{KINDS[row['kind']][:1].upper()}{KINDS[row['kind']][1:]} {show_line(str(row['component']))} is "
+        f"{name_class(row)}: specificity index "
         f"{show_decimals(row['index'])}{interval}, largest effect {format_score(row['largest'], unit)} on "
         f"{show_line(str(row['strongest']))}, over {row['participation']:.1f} facts of {row['relations']} relations."
     )
