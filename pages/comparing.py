@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.graph import mount_graph, read_selected
+from pages.graph import mount_graph, prepare, read_selected
 from pages.session import open_run
 from probes.errors import UserError
 from workbench import library
@@ -62,7 +62,7 @@ def show_both(run: Run, name: str, other: Run, picked: str, edges: int) -> None:
             selected = read_selected(key)
             selected = selected if one.circuit.find_node(selected) is not None else ""
             drawing = lay_out(one.circuit, one.tokens, view_run(one, edges, selected))
-            mount_graph(key, drawing, title, selected)
+            mount_graph(key, prepare(drawing), title, selected)
 
 
 def show_difference(run: Run, name: str, other: Run, picked: str, edges: int) -> None:
@@ -75,7 +75,7 @@ def show_difference(run: Run, name: str, other: Run, picked: str, edges: int) ->
     selected = selected if comparison.circuit.find_node(selected) is not None else ""
     view = view_run(run, min(2 * edges, len(comparison.circuit.edges)), selected)
     drawing = mark_difference(lay_out(comparison.circuit, comparison.tokens, view), comparison)
-    mount_graph(key, drawing, key, selected)
+    mount_graph(key, prepare(drawing), key, selected)
     st.caption(
         f"First: {plain(name)}; second: {plain(picked)}. Edges in both circuits: {comparison.count('both'):,} of "
         f"{len(comparison.edges):,} (Jaccard {comparison.jaccard:.3f}), in the first alone "

@@ -11,11 +11,10 @@ import streamlit as st
 from pages.comparing import show_comparison
 from pages.curating import Taken, encode_curation, get_history, offer_views, take_actions
 from pages.faithfulness import show_curve, show_reading
-from pages.graph import mount_graph, read_selected
+from pages.graph import Picture, mount_graph, prepare, read_selected
 from pages.inspector import inspect
 from workbench.runs import Run
-from workbench.views.curation import describe
-from workbench.views.drawing import Drawing
+from workbench.views.curation import Curation, describe
 from workbench.views.figures import map_scores
 from workbench.views.folding import find_rank
 from workbench.views.layout import lay_out
@@ -88,6 +87,16 @@ def choose_place(run: Run, name: str, taken: Taken) -> tuple[Place, bool]:
     return (Place(edges, place.node, place.problems), True) if forced else (place, False)
 
 
+def draw(run: Run, name: str, edges: int, state: Curation) -> Picture:
+    """The picture of a run, kept for as long as nothing in it changes: selecting a node does not draw it anew."""
+    known: tuple[Run, int, Curation, Picture] | None = st.session_state.get(f"picture-{name}")
+    if known is not None and known[0] is run and known[1:3] == (edges, state):
+        return known[3]
+    picture = prepare(lay_out(run.circuit, run.tokens, view_run(run, edges, curation=state)))
+    st.session_state[f"picture-{name}"] = run, edges, state, picture
+    return picture
+
+
 @st.fragment
 def explore(run: Run, name: str) -> None:
     """Slider, graph, inspector, map and downloads of a run."""
@@ -102,19 +111,20 @@ def explore(run: Run, name: str) -> None:
         show_reading(run, name, edges)
         node = choose_node(run, name, place.node, taken)
         state = get_history(name).present
-        drawing = lay_out(run.circuit, run.tokens, view_run(run, edges, node, state))
-        mount_graph(key, drawing, name, node, encode_curation(run, name, key, drawing))
+        picture = draw(run, name, edges, state)
+        drawing = picture.drawing
+        mount_graph(key, picture, name, node, encode_curation(run, name, key, drawing))
         made = f" {plain(describe(state))}." if describe(state) else ""
         st.caption(
             f"Showing {drawing.shown:,} of {drawing.kept:,} edges of this circuit ({drawing.total:,} in the whole "
             f"graph).{made} Line width grows with the square root of the score."
         )
-        show_more(run, name, edges, node, drawing)
+        show_more(run, name, edges, node)
     with right:
         inspect(run, name, node, drawing, state)
 
 
-def show_more(run: Run, name: str, edges: int, node: str, drawing: Drawing) -> None:
+def show_more(run: Run, name: str, edges: int, node: str) -> None:
     """Below the graph, one at a time: map, tables, curve, comparison, saved views, files to take away."""
     tabs = st.tabs(TABS, key=f"tabs-{name}", on_change="rerun")
     shows: tuple[Callable[[], object], ...] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
@@ -31,7 +32,22 @@ def read_log(key: str) -> tuple[str, list[Any]]:
     return (str(log.get("page", "")), entries) if isinstance(entries, list) else ("", [])
 
 
-def mount_graph(key: str, drawing: Drawing, run: str, selected: str, curated: dict[str, Any] | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A drawing made ready for the browser: its data and their hash, by which the script knows whether to redraw."""
+
+    drawing: Drawing
+    data: dict[str, Any]
+    sign: str
+
+
+def prepare(drawing: Drawing) -> Picture:
+    """A drawing for `mount_graph`."""
+    data = encode_drawing(drawing)
+    return Picture(drawing, data, sign_data(data))
+
+
+def mount_graph(key: str, picture: Picture, run: str, selected: str, curated: dict[str, Any] | None = None) -> None:
     """Draw the circuit; clicks and keys change what `read_selected` and `read_log` read.
 
     `curated` is what the script has to know of the reader's curation (`curating.encode_curation`); None: the graph can
@@ -39,15 +55,14 @@ def mount_graph(key: str, drawing: Drawing, run: str, selected: str, curated: di
     """
     if key in st.session_state and (st.session_state[key] or {}).get("selected") != selected:
         st.session_state[key]["selected"] = selected
-    data = encode_drawing(drawing)
     _mount_graph(
         key=key,
         data={
-            "graph": data,
-            "sign": sign_data(data),
+            "graph": picture.data,
+            "sign": picture.sign,
             "run": run,
             "selected": selected,
-            "height": round(min(drawing.height * LARGEST_SCALE, HIGHEST)),
+            "height": round(min(picture.drawing.height * LARGEST_SCALE, HIGHEST)),
             "curated": curated is not None,
             **(curated or {}),
         },
