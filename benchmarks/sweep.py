@@ -1,11 +1,11 @@
-"""Sweeps of EAP and ledgers beside the bare passes that they need, and two processes beside one: `python benchmarks/sweep.py`.
+"""Sweeps of EAP and ledgers beside the bare passes that they need, and two processes beside one.
 
-*Bare* is what no implementation can avoid, by the model itself without hooks or memories, in the same batches: for EAP a
-forward pass of the counterfactual and a forward and backward pass of the clean prompt, for a ledger a forward and
-backward pass of every combination of formats. *Sweep* is all of ours with one process: counterfactuals chosen, memories
-read, scores, ledgers, rows, Parquet bytes. *Two* is the same jobs by two processes that are ready. Loading is in
-neither. Wanted: sweep / bare at most 1.5, one process / two at least 1.7 (on two cores with nothing else to do). Read
-the ratios: seconds depend on the machine.
+Run `python benchmarks/sweep.py`. *Bare* is what no implementation can avoid, by the model itself without hooks or
+memories, in the same batches: for EAP a forward pass of the counterfactual and a forward and backward pass of the clean
+prompt, for a ledger a forward and backward pass of every combination of formats. *Sweep* is ours with one
+process: counterfactuals chosen, memories read, scores, ledgers, rows, Parquet bytes. *One process / 2* has the same
+jobs done by two processes that are ready. Loading is in neither. Wanted: sweep / bare at most 1.5, one
+process / 2 at least 1.7 (on two cores with nothing else to do). Read the ratios: seconds depend on the machine.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def main() -> None:
     ids = [fact.id for fact in facts]
     starts = range(0, len(ids), options.chunk)
     jobs = [Job(number, GIVEN, tuple(ids[start : start + options.chunk])) for number, start in enumerate(starts)]
-    measurer = prepare_measurer(worker.engine, order, GIVEN, pool_facts(worker.engine.facts, settings.seed))
+    measurer = prepare_measurer(
+        worker.engine, order, GIVEN, pool_facts(worker.engine.model, worker.engine.facts, settings.seed)
+    )
     passes = [one for start in starts for one in list_passes(measurer, facts[start : start + options.chunk])]
 
     def run_bare() -> None:

@@ -86,8 +86,8 @@ def show_sweep_costs(options: argparse.Namespace) -> Answer:
         f"{options.facts:,} facts by {' and '.join(order.methods)} ({', '.join(order.conditions)})\n\n{table}\n\n"
         f"counted on {count} shipped facts, a fact: {passes.forward:.4g} tokens forwards, {passes.backward:.4g} "
         f"backwards, in {passes.rows:.4g} rows\nassumed: {assumed.peak:g} TFLOP/s x {assumed.utilisation:g}, overhead "
-        f"{assumed.overhead:g}, {assumed.gigabytes:g} GB of which {assumed.weights:.0%} for weights in 16 bits, prompts as "
-        "long as the shipped ones; no hours: the model does not fit"
+        f"{assumed.overhead:g}, {assumed.gigabytes:g} GB of which {assumed.weights:.0%} for weights in 16 bits, "
+        "prompts as long as the shipped ones; no hours: the model does not fit"
     )
     return Answer(document, text)
 

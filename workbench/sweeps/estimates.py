@@ -2,9 +2,9 @@
 
 1. A sample of facts is measured as a sweep measures it, and every pass of the model is counted: tokens through its
    layers, with and without a backward pass, and rows whose logits are read.
-2. A token costs 2 operations a weight of the layers, a backward pass to activations alone as many again; logits cost 2 a
-   number of the unembedding, for each row. Attention between tokens and the memories' own numbers are left out: short
-   prompts, small blocks.
+2. A token costs 2 operations a weight of the layers, a backward pass to activations alone as many again; logits cost 2
+   a number of the unembedding, for each row. Attention between tokens and the memories' own numbers are left out:
+   short prompts, small blocks.
 3. Hours = operations x overhead / (GPUs in use x peak x utilisation). A model whose weights do not fit one GPU takes
    several, and facts are spread over as many copies as there is room for.
 
@@ -47,8 +47,8 @@ class Passes:
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """What is not measured: peak operations of a GPU in TFLOP/s, the share of it that is reached, wall time over that of
-    the bare passes, a GPU's memory in GB, and the share of it that weights may take; weights in 16 bits.
+    """What is not measured: a GPU's peak in TFLOP/s, the share of it that is reached, wall time over that of the bare
+    passes, a GPU's memory in GB, and the share of it that weights (of 16 bits) may take.
     """
 
     peak: float = 989.0
@@ -86,7 +86,7 @@ def count_passes(engine: Engine, order: Order, facts: Sequence[Fact]) -> Passes:
         counts[1] += tokens if torch.is_grad_enabled() else 0
         counts[2] += rows
 
-    pools = pool_facts(engine.facts, order.settings.seed)
+    pools = pool_facts(engine.model, engine.facts, order.settings.seed)
     with engine.model.attach([("blocks.0.hook_in", count)]):
         for condition in order.conditions:
             prepare_measurer(engine, order, condition, pools).measure(facts)

@@ -36,7 +36,7 @@ Prepared = dict[str, Item | str]
 
 @dataclass(frozen=True, slots=True)
 class Measurer:
-    """One condition of a sweep on a loaded engine; `pools` are the facts of each relation to compare with."""
+    """One condition of a sweep on a loaded engine; `pools` are the facts to compare each fact with, by its id."""
 
     engine: Engine
     order: Order
@@ -66,7 +66,7 @@ class Measurer:
         """Each fact prepared on the engine with the facts that it is compared with, or the reason why not."""
         prepared: Prepared[Item] = {}
         for fact in facts:
-            others = tuple(other for other in self.pools[fact.relation] if other.id != fact.id)
+            others = tuple(other for other in self.pools[fact.id] if other.id != fact.id)
             try:
                 prepared[fact.id] = work(fact, replace(self.engine, facts=(fact, *others)))
             except UserError as error:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from circuits.methods import METHODS
 from probes.errors import UserError
@@ -18,12 +18,15 @@ from probes.facts import Fact
 from workbench.ledgers.bulk import Refused, read_table, refuse_facts
 from workbench.settings import Settings
 
+if TYPE_CHECKING:
+    from probes.models import Model
+
 HEAD = "sweep.json"
 FORMAT, VERSION = "memory-circuits/sweep", 1
 LEDGER = "ledger"
 METHOD_NAMES = (LEDGER, *METHODS)
-# Facts of a relation that a counterfactual or foil is chosen from: each fact looks through all of them.
-CANDIDATES = 1000
+# Facts that a counterfactual or foil is chosen from: each fact looks through all of its own.
+CANDIDATES = 64
 
 # Columns of the table, in order, with their Arrow types. `value` is in `unit`; positive helps the answer.
 COLUMNS = {
@@ -165,14 +168,27 @@ def plan_sweep(path: Path | None, shipped: Sequence[Fact], conditions: Sequence[
     return Plan(jobs, own, (*refused, *more), total)
 
 
-def pool_facts(facts: Sequence[Fact], seed: int) -> dict[str, tuple[Fact, ...]]:
-    """Facts of each relation that others of it are compared with, at most `CANDIDATES`, drawn by the seed."""
-    groups = dict[str, list[Fact]]()
-    for fact in facts:
-        groups.setdefault(fact.relation, []).append(fact)
-    return {
-        relation: tuple(
-            group if len(group) <= CANDIDATES else random.Random(f"{seed}:{relation}").sample(group, CANDIDATES)
-        )
-        for relation, group in groups.items()
-    }
+def pool_facts(model: Model, facts: Sequence[Fact], seed: int) -> dict[str, tuple[Fact, ...]]:
+    """For each fact, by its id, the facts that a counterfactual or foil of it is chosen from, drawn by the seed.
+
+    At most `CANDIDATES` of its relation with prompt and answer as long in tokens; where those have but one answer, of
+    its relation with an answer as long.
+    """
+    prompts = model.tokenizer([fact.prompt for fact in facts])["input_ids"]
+    answers = model.tokenizer([fact.answer for fact in facts], add_special_tokens=False)["input_ids"]
+    keys = [
+        ((fact.relation, len(answer), len(prompt)), (fact.relation, len(answer)))
+        for fact, prompt, answer in zip(facts, prompts, answers, strict=True)
+    ]
+    groups = dict[tuple[str | int, ...], list[Fact]]()
+    for fact, both in zip(facts, keys, strict=True):
+        for key in both:
+            groups.setdefault(key, []).append(fact)
+    drawn = {key: draw_facts(group, f"{seed}:{key}") for key, group in groups.items()}
+    several = {key for key, group in groups.items() if len({fact.answer for fact in group}) > 1}
+    return {fact.id: drawn[near if near in several else far] for fact, (near, far) in zip(facts, keys, strict=True)}
+
+
+def draw_facts(group: Sequence[Fact], key: str) -> tuple[Fact, ...]:
+    """At most `CANDIDATES` of a group."""
+    return tuple(group if len(group) <= CANDIDATES else random.Random(key).sample(group, CANDIDATES))

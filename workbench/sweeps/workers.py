@@ -49,7 +49,7 @@ class Worker:
         self.engine = open_engine(order.settings, tick, weights)
         facts = {fact.id: fact for fact in (*self.engine.facts, *order.own)}
         self._facts = facts
-        self._pools = pool_facts(tuple(facts.values()), order.settings.seed)
+        self._pools = pool_facts(self.engine.model, tuple(facts.values()), order.settings.seed)
 
     def describe(self) -> dict[str, Any]:
         """What is measured on: model, memories' hashes, settings, versions."""
