@@ -6,7 +6,7 @@ import re
 
 import streamlit as st
 
-from pages.graph import mount_graph, read_selected
+from pages.graph import mount_graph, prepare, read_selected
 from pages.session import PAGES, go, open_run
 from probes.errors import UserError
 from workbench import library
@@ -105,7 +105,7 @@ def show_cores() -> None:
     with left:
         node = pick_latest("", {"graph": read_selected(GRAPH)}, {})
         drawing = draw_overlay(found, part, edges, node)
-        mount_graph(GRAPH, drawing, "core-" + ",".join(names), node)
+        mount_graph(GRAPH, prepare(drawing), "core-" + ",".join(names), node)
         st.caption(plain(drawing.caption))
     with right:
         if (chosen := part.find_node(node)) is not None:
