@@ -33,7 +33,7 @@ LONGEST_HEADER = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """A bank of blocks: clusters of each level, numbers of a block, bytes of a number; `known`: facts have paths in it."""
+    """A bank: clusters of each level, numbers of a block, bytes of a number; `known`: facts have paths in it."""
 
     kind: str
     branching: int
