@@ -26,7 +26,7 @@ def test_g_is_the_small_sample_form() -> None:
 
 def test_an_interval_is_of_both_groups_together() -> None:
     """Resamples in which a group is empty say nothing."""
-    draws = np.array([[1.0, 1.0], [0.0, 0.0], [np.nan, np.nan]])
+    draws = np.array([[1.0, 1.0, np.nan], [0.0, 0.0, np.nan], [np.nan] * 3])
     found = contrast(np.array([0.9, 0.8, np.nan]), np.array([0.1]), draws, np.full((3, 1), 0.5))
     # The deltas of two resamples are 1 and -1, so their standard deviation is 1.
     assert (found.delta, found.low, found.high, found.word) == (1.0, pytest.approx(-0.96), 1.0, "large")
