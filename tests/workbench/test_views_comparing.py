@@ -55,7 +55,7 @@ def test_differences_are_second_minus_first(build_run: Any) -> None:
 
 
 def test_the_drawing_tells_where_an_edge_is_found_without_colour(build_run: Any) -> None:
-    comparison = compare_runs(build_run(seed=0), build_run(seed=1))
+    comparison = compare_runs(build_run(seed=0, edges=400), build_run(seed=1, edges=400))
     drawing = mark_difference(lay_out(comparison.circuit, comparison.tokens, View()), comparison)
     residual = [line for line in drawing.lines if line.role not in ("move", "memory")]
     assert {line.dash for line in residual} == set(DASHES.values())
@@ -84,7 +84,7 @@ def test_what_makes_two_runs_hard_to_compare_is_told(build_run: Any, run: Run) -
 
 
 def test_the_table_has_every_edge(build_run: Any) -> None:
-    comparison = compare_runs(build_run(seed=0), build_run(seed=1))
+    comparison = compare_runs(build_run(seed=0, edges=400), build_run(seed=1, edges=400))
     table = tabulate_comparison(comparison)
     assert len(table["writer"]) == len(comparison.edges)
     assert set(table["found in"]) == set(DASHES)
