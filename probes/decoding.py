@@ -169,17 +169,18 @@ def build_twin(model: Model) -> Twin | None:
 
 
 def share_weights(original: Any) -> Any:
-    """Transformers' own model over the tensors of a wrapped one; None where a tensor has no place or a place none."""
+    """Transformers' own model over the tensors of a wrapped one; None where the wrapped one lacks a tensor of it."""
     from transformers import AttentionInterface, AutoModelForCausalLM
 
     AttentionInterface.register(ATTENTION, attend)
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(copy.deepcopy(original.config), attn_implementation=ATTENTION)
     weights = {name.replace(WRAPPING, ""): weight for name, weight in original.named_parameters(remove_duplicate=False)}
-    shapes = {name: weight.shape for name, weight in network.named_parameters(remove_duplicate=False)}
-    if shapes != {name: weight.shape for name, weight in weights.items()}:
+    # The wrapped model has them under names of TransformerLens too.
+    wanted = dict(network.named_parameters(remove_duplicate=False))
+    if any(name not in weights or weights[name].shape != weight.shape for name, weight in wanted.items()):
         return None
-    network.load_state_dict(weights, strict=False, assign=True)
+    network.load_state_dict({name: weights[name] for name in wanted}, strict=False, assign=True)
     owners = dict(network.named_modules())
     for name, buffer in original.named_buffers():
         parent, _, leaf = name.replace(WRAPPING, "").rpartition(".")

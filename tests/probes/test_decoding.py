@@ -35,15 +35,14 @@ def test_the_twin_is_the_model_with_hooks(shape: str) -> None:
 @pytest.mark.parametrize("shape", TWINS)
 def test_the_same_tokens_come_with_and_without_it(shape: str) -> None:
     model = load_shape(shape)
+    made = build_twin(model)
+    assert made is not None
 
     def choose(tokens: Sequence[int], start: int, end: int) -> ExplicitBlocks:
         return make_explicit(model, layers=(0, 2), seed=end)
 
     for chosen in (None, choose):
-        drawn = [
-            list(generate(model, PROMPT, Decoding(16, chunk=5), chosen, twin=twin))
-            for twin in (None, build_twin(model), build_twin(model))
-        ]
+        drawn = [list(generate(model, PROMPT, Decoding(16, chunk=5), chosen, twin=twin)) for twin in (None, made, made)]
         assert drawn[0] == drawn[1] == drawn[2]
 
 
