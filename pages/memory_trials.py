@@ -9,7 +9,7 @@ import streamlit as st
 
 from pages.memory_forms import share_engine
 from pages.progress import watch
-from pages.session import is_busy, submit
+from pages.session import get_places, is_busy, submit
 from probes.errors import UserError
 from probes.progress import Tick
 from workbench import library
@@ -108,6 +108,7 @@ def start_trial(study: Study, change: Change, slot: str) -> None:
     try:
         settings = restore_settings(study.about["settings"])
         question = read_question(study.about["question"])
+        get_places().check_question(question)
     except (UserError, KeyError) as error:
         st.error(plain(f"this study cannot be asked again: {error}"))
         return
