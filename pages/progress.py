@@ -10,7 +10,7 @@ from pages.session import find_job, open_jobs
 from workbench.jobs import Job, State
 from workbench.views.text import plain
 
-EVERY = 0.7
+EVERY = 1.0
 
 
 def describe_job(job: Job) -> str:

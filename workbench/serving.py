@@ -85,4 +85,4 @@ def build_command(port: int, address: str = "127.0.0.1", hosts: Sequence[str] = 
         "server.allowedHosts": list_hosts(address, hosts),
     }
     arguments = [argument for name, value in flags.items() for argument in write_flag(name, value)]
-    return [sys.executable, "-m", "workbench.warm_server", "run", str(files("workbench") / "app.py"), *arguments]
+    return [sys.executable, "-m", "pages.warm_server", "run", str(files("workbench") / "app.py"), *arguments]

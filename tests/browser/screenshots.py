@@ -18,7 +18,7 @@ from workbench.views.tour import pick_fact
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "images"
 VIEW = {"width": 1400, "height": 1000}
-PATIENCE = 240_000.0
+PATIENCE = 600_000.0
 NODES = ".node:not(.fixed)"
 
 

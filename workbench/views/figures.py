@@ -36,6 +36,13 @@ def style_figure(figure: go.Figure, height: int) -> go.Figure:
     return figure
 
 
+def draw_nothing() -> go.Figure:
+    """An empty figure: the first one of a process takes longest, because plotly prepares what it draws with."""
+    import plotly.graph_objects as go
+
+    return style_figure(go.Figure(go.Heatmap(z=[[0.0]])), 100)
+
+
 def sum_scores(run: Run) -> tuple[np.ndarray, list[str], dict[tuple[int, int], str]]:
     """Node scores summed over positions, `[layer, column]`; names of the columns; the strongest node of each cell.
 

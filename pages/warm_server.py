@@ -1,6 +1,6 @@
 """Streamlit's own command with a head start: what a page needs is imported while the server and the browser get ready.
 
-`python -m workbench.warm_server run app.py ...` takes the arguments of `streamlit run`. Torch is not among it: a saved
+`python -m pages.warm_server run app.py ...` takes the arguments of `streamlit run`. Torch is not among it: a saved
 run is opened without.
 """
 
@@ -18,8 +18,6 @@ LIBRARIES = (
     "jsonschema",
     "workbench.runs",
     "workbench.exports",
-    "workbench.views.figures",
-    "plotly.graph_objs",
 )
 
 
@@ -27,9 +25,9 @@ def warm() -> None:
     """Import the libraries, and draw a figure once: plotly builds what it draws with at the first one."""
     for name in LIBRARIES:
         importlib.import_module(name)
-    from plotly.graph_objs import Figure, Heatmap
+    from workbench.views.figures import draw_nothing
 
-    Figure(Heatmap(z=[[0.0]])).update_layout(height=100)
+    draw_nothing()
 
 
 def main() -> None:
