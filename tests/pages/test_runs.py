@@ -88,13 +88,13 @@ def test_one_is_opened_two_are_compared_several_laid_over_each_other(open_page: 
 def test_a_run_is_renamed_or_the_name_refused(open_page: OpenPage, several: list[str], runs: Path) -> None:
     app = select(open_page("runs"), "beta")
     assert "circuit?run=beta" in app.code[0].value
-    app.text_input(key="rename-beta").input("../away").run()
+    app.text_input(key="rename-beta").input("../away")
     press(app, "Rename")
     assert "cannot name a run" in app.error[0].value
-    app.text_input(key="rename-beta").input("alpha").run()
+    app.text_input(key="rename-beta").input("alpha")
     press(app, "Rename")
     assert "already something called" in app.error[0].value
-    app.text_input(key="rename-beta").input("beta.2").run()
+    app.text_input(key="rename-beta").input("beta.2")
     press(app, "Rename")
     assert not app.exception and not app.error
     assert sorted(list_names(app)) == ["alpha", "beta.2", "gamma"]
