@@ -44,7 +44,7 @@ def press_key(page: Any, role: str, name: str, key: str = "Enter") -> None:
 @pytest.mark.browser
 @pytest.mark.timeout(300)
 def test_a_saved_study_opens_by_link_and_by_keyboard(base: str, browser: Any, witness: Any, runs: Path) -> None:
-    """Without a model: the waterfall and its parts, what was read, the path, what can be blocked; hostile text is text."""
+    """Without a model: waterfall and parts, what was read, the path, what can be blocked; hostile text stays text."""
     save_study(make_study("norland.ledger"), runs)
     page = witness.watch(browser.new_page(viewport=VIEW))
     page.goto(f"{base}/memory?study=norland.ledger")
