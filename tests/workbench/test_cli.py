@@ -157,7 +157,7 @@ def test_equal_questions_get_equal_names_and_others_do_not(
         (["replay", "nowhere"], "no run"),
         (["check", "nowhere", "m1@4"], "no run"),
         (["export", "nowhere", "--to", "svg", "--out", "x"], "no run"),
-        (["export", "nowhere", "--to", "pdf", "--out", "x"], "'json', 'graphml', 'svg', 'csv'"),
+        (["export", "nowhere", "--to", "docx", "--out", "x"], "'json', 'svg', 'pdf', 'png'"),
         (["export", "nowhere", "--to", "svg"], "--out"),
         (["app", "--port", "0"], "from 1 to 65535"),
         (["app", "--port", "x"], "--port"),
