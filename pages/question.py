@@ -87,6 +87,11 @@ def choose_settings() -> Settings:
 def show_notes(settings: Settings) -> None:
     """What can be said of model and memories before they are loaded; what is in the way stands out."""
     marks = {"ok": ":material/check:", "unknown": ":material/help:", "missing": ":material/error:"}
+    try:
+        get_places().check_settings(settings)
+    except UserError as error:
+        st.error(plain(str(error)), icon=marks["missing"])
+        return
     notes = inspect_settings(settings)
     st.caption("  \n".join(f"{marks[note.state]} {plain(note.text)}" for note in notes if note.state != "missing"))
     for note in notes:
@@ -95,7 +100,8 @@ def show_notes(settings: Settings) -> None:
 
 
 def require_whole(settings: Settings) -> None:
-    """Raise UserError that says what model and memories lack, before anything is loaded."""
+    """Raise UserError for files outside the workspace and for what model and memories lack, before anything is loaded."""
+    get_places().check_settings(settings)
     if missing := find_missing(inspect_settings(settings)):
         raise UserError(missing)
 

@@ -10,9 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.studies import HOSTILE, make_study
-from workbench.ledgers.bulk import HEAD, encode_table
+from workbench.ledgers.bulk import COLUMNS, HEAD
 from workbench.library import read_shipped_facts
 from workbench.studies import load_study, save_study
+from workbench.sweeps.parts import encode_rows
 
 PATIENCE = 240_000.0
 QUICK = 60_000.0
@@ -116,7 +117,7 @@ def test_places_costs_and_a_selection(base: str, browser: Any, witness: Any, run
     ]
     folder = runs / "measured"
     folder.mkdir(parents=True)
-    (folder / "part-000000.parquet").write_bytes(encode_table(rows))
+    (folder / "part-000000.parquet").write_bytes(encode_rows(rows, COLUMNS))
     (folder / HEAD).write_text("{}")
     page = witness.watch(browser.new_page(viewport=VIEW))
     page.goto(f"{base}/placement?measured=measured")

@@ -14,7 +14,8 @@ from pages.placement_measuring import draw_sample
 from probes.errors import UserError
 from workbench import library
 from workbench.ledgers import bulk
-from workbench.ledgers.bulk import HEAD, encode_table
+from workbench.ledgers.bulk import COLUMNS, HEAD
+from workbench.sweeps.parts import encode_rows
 
 OpenPage = Callable[..., AppTest]
 Settle = Callable[[AppTest, str], AppTest]
@@ -42,7 +43,7 @@ def write_table(folder: Path) -> None:
         {"fact": "southia-capital", "row": "reason", "reason": "answer not known: the model says ' <b>'"},
     ]
     folder.mkdir(parents=True)
-    (folder / "part-000000.parquet").write_bytes(encode_table(rows))
+    (folder / "part-000000.parquet").write_bytes(encode_rows(rows, COLUMNS))
     (folder / HEAD).write_text("{}")
 
 

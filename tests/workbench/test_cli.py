@@ -385,7 +385,9 @@ def test_app_starts_the_server_and_passes_on_its_code(
     import socket
 
     called = []
-    monkeypatch.setattr("workbench.commands.application.build_command", lambda port, address: ["serve", address, port])
+    monkeypatch.setattr(
+        "workbench.commands.application.build_command", lambda port, address, hosts: ["serve", address, port]
+    )
     monkeypatch.setattr("workbench.commands.application.run_server", lambda command: called.append(command) or 3)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

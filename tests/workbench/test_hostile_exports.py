@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from xml.etree import ElementTree
 
 import networkx
+import pyarrow.parquet
 import pytest
 
 from tests.hostile import LOTS, make_hostile
@@ -20,6 +21,8 @@ from workbench.runs import Run
 from workbench.views.text import show_line, show_token
 
 TABLES = ("csv", "csv-nodes", "csv-parts")
+PARQUET = ("parquet", "parquet-nodes", "parquet-parts")
+BINARY = {"pdf": b"%PDF-", "png": b"\x89PNG\r\n"}
 
 
 @pytest.fixture(params=LOTS, ids=lambda lot: f"lot {LOTS.index(lot)}", scope="module")
@@ -92,8 +95,24 @@ def test_tables_give_the_texts_back_and_no_cell_is_a_formula(hostile: Run, texts
         assert not [cell for cell in told if cell.lstrip().startswith(("=", "+", "-", "@"))]
 
 
-@pytest.mark.parametrize("export", sorted(set(EXPORTS) - {"json", "graphml", "svg", *TABLES}))
+@pytest.mark.parametrize("export", sorted(set(EXPORTS) - {"json", "graphml", "svg", *TABLES, *PARQUET, *BINARY}))
 def test_other_formats_hold_no_control_characters(hostile: Run, export: str) -> None:
     data = EXPORTS[export].write(hostile)
     assert data
     assert not {0x00, 0x07, 0x1B, 0x7F} & set(data)
+
+
+@pytest.mark.parametrize("export", PARQUET)
+def test_parquet_tells_what_csv_tells_without_its_apostrophes(hostile: Run, export: str) -> None:
+    rows = pyarrow.parquet.read_table(io.BytesIO(EXPORTS[export].write(hostile))).to_pylist()
+    cells = read_cells(EXPORTS[export.replace("parquet", "csv")].write(hostile))
+    assert len(rows) == len(cells) > 0
+    for row, cell in zip(rows, cells, strict=True):
+        assert {name: value for name, value in row.items() if isinstance(value, str)} == {
+            name: undo(cell[name]) for name, value in row.items() if isinstance(value, str)
+        }
+
+
+@pytest.mark.parametrize("export", BINARY)
+def test_pictures_are_drawn_of_it(hostile: Run, export: str) -> None:
+    assert EXPORTS[export].write(hostile).startswith(BINARY[export])

@@ -188,7 +188,7 @@ def test_exports_carry_parts(traced: Run, build_run: Callable[..., Run]) -> None
             if not part.reader:
                 assert graph.nodes[part.id]["score"] == part.score
         rows = list(csv.DictReader(io.StringIO(EXPORTS["csv-parts"].write(run).decode(), newline="")))
-        assert tuple(rows[0]) == PART_COLUMNS
+        assert tuple(rows[0]) == tuple(PART_COLUMNS)
         assert [(r["part"], r["reader"], float(r["score"])) for r in rows] == [
             (part.id, part.reader, part.score) for part in run.parts.parts
         ]

@@ -15,7 +15,7 @@ from workbench import hierarchy, stored
 from workbench.costs.formats import Formats, compare_formats
 from workbench.costs.memory3 import SHAPE, USAGE
 from workbench.costs.shapes import read_shape
-from workbench.ledgers.bulk import HEAD, encode_table
+from workbench.ledgers.bulk import COLUMNS, HEAD
 from workbench.placement import (
     UNMEASURED,
     Measured,
@@ -26,6 +26,7 @@ from workbench.placement import (
     read_places,
     read_usage_rows,
 )
+from workbench.sweeps.parts import encode_rows
 from workbench.views.placement import find_range, name_ranges, tabulate_move, tabulate_ranges
 
 FORMATS = Formats(
@@ -50,7 +51,7 @@ def write_table(folder: Path) -> None:
     rows.append({"fact": "a", "row": "component", "format": "text", "share": 9.0, "margin": 6.0, "unit": "logits"})
     rows.append({"fact": "c", "row": "reason", "reason": "answer not known: the model says 'x'"})
     folder.mkdir(parents=True)
-    (folder / "part-000000.parquet").write_bytes(encode_table(rows))
+    (folder / "part-000000.parquet").write_bytes(encode_rows(rows, COLUMNS))
     (folder / HEAD).write_text("{}")
 
 

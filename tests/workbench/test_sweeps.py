@@ -151,7 +151,7 @@ def test_every_fact_is_measured_or_has_a_reason(engine: Engine, world: Path, tmp
     assert len(keys) == 10 * 2 * 2
     early = {row["fact"]: row["reason"] for row in rows if not row["condition"]}
     assert "duplicate" in early["capital/France"]
-    assert "lacks subject" in early["broken"]
+    assert "no shipped fact has the id" in early["broken"]
     late = {(row["fact"], row["condition"], row["method"]): row["reason"] for row in rows if row["row"] == "reason"}
     assert "no counterfactual" in late["alone", "given", "eap"]
     assert "no text about this fact" in late["own/0", "text", "ledger"]
