@@ -100,7 +100,7 @@ def show_notes(settings: Settings) -> None:
 
 
 def require_whole(settings: Settings) -> None:
-    """Raise UserError for files outside the workspace and for what model and memories lack, before anything is loaded."""
+    """Raise UserError for files outside the workspace, and for what model and memories lack, before loading any."""
     get_places().check_settings(settings)
     if missing := find_missing(inspect_settings(settings)):
         raise UserError(missing)

@@ -128,8 +128,9 @@ def test_the_logit_lens_of_a_condition(asked: AppTest, settle: Settle, monkeypat
 
 
 def test_what_a_model_folder_lacks_is_said_before_anything_is_loaded(
-    open_page: OpenPage, fake: Any, tmp_path: Path
+    open_page: OpenPage, fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MEMORY_CIRCUITS_ALLOW", str(tmp_path))
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 3}')
     app = open_page(fact="norland-capital")
     app.text_input(key="model").input(str(tmp_path)).run()
