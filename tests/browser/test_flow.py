@@ -56,7 +56,7 @@ def test_ask_trace_click_link_download(base: str, browser: Any, witness: Any, ru
     page.get_by_role("button", name="Ask", exact=True).click(timeout=QUICK)
     wait_or_tell(page, page.get_by_role("heading", name="What comes after"))
     for title in ("Parameters alone", "With memory bank", "With explicit memory", "With text"):
-        assert page.locator("strong", has_text=title).count() == 1
+        page.locator("strong", has_text=title).first.wait_for(timeout=QUICK)
     page.get_by_text("The prompt as tokens").click()
     page.get_by_text(re.compile(r"^·is #\d+$")).first.wait_for(timeout=QUICK)
     page.get_by_text("Logit lens: what the stream predicts at every layer").click()
