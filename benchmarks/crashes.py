@@ -88,8 +88,8 @@ def read_blocks(folder: Path) -> str:
     return hash_files(folder)
 
 
-def read_ledgers(folder: Path) -> str:
-    """The rows of an attribution table; none may stand there twice."""
+def read_table(folder: Path) -> str:
+    """The rows of a table of parts; none may stand there twice."""
     rows = [json.dumps(row, sort_keys=True) for row in load_table(folder).to_pylist()]
     if len(set(rows)) != len(rows):
         raise UserError(f"{len(rows) - len(set(rows))} rows stand there twice")
@@ -113,7 +113,8 @@ def list_cases(inputs: Path) -> list[Case]:
             "memory write", ("memory", "write", documents, "--out", "bank", "--batch", "4"), "bank", read_memories, True
         ),
         Case("bank train", (*train, "--checkpoint-minutes", "0.001"), "blocks", read_blocks),
-        Case("attribute", ("attribute", facts, "--out", "table", "--chunk", "2"), "table", read_ledgers, True),
+        Case("attribute", ("attribute", facts, "--out", "table", "--chunk", "2"), "table", read_table, True),
+        Case("sweep", ("sweep", facts, "--out", "sweep", "--chunk", "2"), "sweep", read_table, True),
         Case("export", ("export", run, "--to", "svg", "--out", "figure.svg"), "figure.svg", read_file),
     ]
 
