@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from probes.attachments import Attachment
     from probes.lens import TunedLens
     from workbench.engine import Engine
+    from workbench.runs import Run
     from workbench.settings import Question, Settings
 
 # Positions that are unembedded at once: a row of logits is as long as the vocabulary.
@@ -114,6 +115,22 @@ def read_condition(
     wanted = encode_answer(engine.model, answer, whole)[1]
     ids = tuple(engine.model.encode(whole))
     return read_lens_table(engine, ids, wanted[0], engine.attach(side.path, side.memories), None, tick)
+
+
+def read_run(run: Run, tick: Tick = quiet) -> LensTable:
+    """Table of a run's clean prompt, with its memories attached and its answer; opens the run's model.
+
+    Raises UserError when the model or the facts are no longer those of the run, or it has several pairs.
+    """
+    from workbench.pipeline import open_engine, restore_cases
+    from workbench.settings import restore_settings
+
+    if len(run.pairs) > 1:
+        raise UserError("a logit lens reads one prompt: trace one question")
+    engine = open_engine(restore_settings(run.about["settings"]), tick)
+    case = restore_cases(engine, run)[0][0]
+    attachment = engine.attach(case.clean.path, case.clean.memories)
+    return read_lens_table(engine, tuple(case.pair.clean_ids), case.pair.answer_ids[0], attachment, None, tick)
 
 
 def split_prompt(engine: Engine, text: str) -> tuple[Token, ...]:

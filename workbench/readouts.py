@@ -18,7 +18,6 @@ from probes.lens import TunedLens, read_lens, stack_streams, train_lens
 from probes.progress import Tick, quiet
 from workbench.cases import Case
 from workbench.engine import Engine
-from workbench.runs import Run
 
 # Positions of a training text, and of a batch, in the training of a tuned lens.
 LENGTH, ROWS = 64, 64
@@ -55,30 +54,6 @@ def find_position(item: Item, position: str) -> int:
         ) from None
     place = number if number >= 0 else len(item.ids) + number
     return place if 0 <= place < len(item.ids) else -1
-
-
-def read_everywhere(run: Run, tick: Tick) -> tuple[list[list[str]], Float[np.ndarray, "depth pos"], list[str]]:
-    """Best next token and its probability at every depth and position of a run's clean prompt, and its tokens.
-
-    Raises UserError when the model or the facts are no longer those of the run, or it has several pairs.
-    """
-    from probes.forward import Pass
-    from probes.lens import unembed
-    from workbench.pipeline import open_engine, restore_cases
-    from workbench.settings import restore_settings
-
-    if len(run.pairs) > 1:
-        raise UserError("a logit lens reads one prompt: trace one question")
-    engine = open_engine(restore_settings(run.about["settings"]), tick)
-    case = restore_cases(engine, run)[0][0]
-    ids = case.pair.clean_ids
-    whole = Pass(engine.model, engine.attach(case.clean.path, case.clean.memories))
-    whole.run(torch.tensor([ids]))
-    with torch.no_grad():
-        streams = stack_streams(whole.record, engine.model.layers)[:, 0]
-        likely = unembed(engine.model, streams).float().softmax(dim=-1).max(dim=-1)
-    best = [[engine.model.decode(int(token)) for token in row] for row in likely.indices]
-    return best, likely.values.cpu().numpy(), [engine.model.decode(token) for token in ids]
 
 
 def stack_items(

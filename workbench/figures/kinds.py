@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from circuits.graph import Kind, parse_component
 from probes.errors import UserError
 from probes.progress import Tick, quiet
@@ -177,12 +179,12 @@ def figure_attention(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
 def figure_lens(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
     """Logit lens at every position, with the run's memories attached; runs the model again."""
     from workbench.figures.maps import draw_lens
-    from workbench.readouts import read_everywhere
+    from workbench.lens_tables import read_run
 
     run = require_run(sources[0][1])
-    best, probability, tokens = read_everywhere(run, tick)
+    table = read_run(run, tick)
     what = "Logit lens: the best next token where the stream before each layer is unembedded, by its probability."
-    scene = draw_lens(best, probability, tokens, wish.width, wish.palette, "Logit lens")
+    scene = draw_lens(table.best, np.array(table.probability), table.tokens, wish.width, wish.palette, "Logit lens")
     return Figure(scene, write_caption(what, run, wish.command, "Probabilities of the softmax."))
 
 
