@@ -67,7 +67,7 @@ class Finder(ABC):
         return self._searcher
 
     def embed_ahead(self, queries: Sequence[str]) -> None:
-        """Embed queries that are known before they are asked: in one call, which costs less than one each."""
+        """Embed queries that are known before they are asked, each for one search: in one call, which costs less."""
         self._ahead = dict(zip(queries, self.encoder.encode(list(queries)), strict=True)) if queries else {}
 
     def find(self, query: str, count: int, text: str = "", overlap: float = 1.0) -> tuple[Found, ...]:
@@ -77,7 +77,9 @@ class Finder(ABC):
         Raises UserError when an extra is missing, or for a bank without texts or memories.
         """
         searcher = self.open()
-        vector = self._ahead[query] if query in self._ahead else self.encoder.encode([query])[0]
+        vector = self._ahead.pop(query, None)
+        if vector is None:
+            vector = self.encoder.encode([query])[0]
         words, wanted = text.split(), count
         while True:
             hits = searcher.search_vector(vector, wanted)
