@@ -159,10 +159,13 @@ def list_counterfactuals(model: Model, fact: Fact, facts: Sequence[Fact], seed: 
     length, steps = len(model.encode(fact.prompt)), len(model.encode_plain(fact.answer))
     shuffled = [other for other in facts if other.relation == fact.relation and other.answer != fact.answer]
     random.Random(f"{seed}:{fact.id}").shuffle(shuffled)
-    shuffled.sort(key=lambda other: (other.split != fact.split, abs(other.bucket - fact.bucket)))
+    groups: dict[tuple[bool, int], list[Fact]] = {}
     for other in shuffled:
-        if len(model.encode_plain(other.answer)) == steps and len(model.encode(other.prompt)) == length:
-            yield other
+        groups.setdefault((other.split != fact.split, abs(other.bucket - fact.bucket)), []).append(other)
+    for nearness in sorted(groups):
+        for other in groups[nearness]:
+            if len(model.encode_plain(other.answer)) == steps and len(model.encode(other.prompt)) == length:
+                yield other
 
 
 def find_named_fact(prompt: str, facts: Sequence[Fact]) -> Fact | None:

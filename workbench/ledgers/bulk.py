@@ -156,9 +156,12 @@ def plan(engine: Engine, path: Path, settings: Settings, chunk: int) -> Planned:
     others = (
         engine.facts if {fact.id for fact in facts} <= {fact.id for fact in engine.facts} else (*facts, *engine.facts)
     )
+    related = dict[str, list[Fact]]()
+    for other in others:
+        related.setdefault(other.relation, []).append(other)
     for fact in facts:
         try:
-            laid = lay_fact(engine, fact, others, settings)
+            laid = lay_fact(engine, fact, related.get(fact.relation, []), settings)
         except UserError as error:
             refused.append(Refused(fact.id, str(error)))
             continue
