@@ -75,7 +75,7 @@ def test_knowledge_neurons_add_up_to_a_layer() -> None:
             return values
 
         logits = model.run(torch.tensor([item.ids]), [("blocks.1.mlp.out.hook_in", scale)])
-        return float(logits[0, -1].softmax(-1)[5])
+        return float(logits[0, -1].detach().softmax(-1)[5])
 
     assert scores[1].sum() == pytest.approx(measure(1.0) - measure(0.0), rel=0.05, abs=1e-5)
     assert find_neurons([np.array([[1.0, 0.1]]), np.array([[0.5, 0.4]])]).tolist() == [[True, False]]
