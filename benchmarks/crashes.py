@@ -28,6 +28,7 @@ import torch
 from shapes import print_table
 
 from probes.bank import find_bank_faults, load_bank
+from probes.descriptions import hash_file
 from probes.errors import UserError
 from probes.memory_bank import open_bank
 from workbench.cli import main as run_command
@@ -96,11 +97,6 @@ def read_table(folder: Path) -> str:
     return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
 
 
-def read_file(path: Path) -> str:
-    """One exported file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def list_cases(inputs: Path) -> list[Case]:
     """The commands under test; `inputs` holds what they read."""
     fact = read_shipped_facts()[0].id
@@ -115,7 +111,7 @@ def list_cases(inputs: Path) -> list[Case]:
         Case("bank train", (*train, "--checkpoint-minutes", "0.001"), "blocks", read_blocks),
         Case("attribute", ("attribute", facts, "--out", "table", "--chunk", "2"), "table", read_table, True),
         Case("sweep", ("sweep", facts, "--out", "sweep", "--chunk", "2"), "sweep", read_table, True),
-        Case("export", ("export", run, "--to", "svg", "--out", "figure.svg"), "figure.svg", read_file),
+        Case("export", ("export", run, "--to", "svg", "--out", "figure.svg"), "figure.svg", hash_file),
     ]
 
 

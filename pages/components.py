@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from pages.graph import read_click
 from pages.measurements import list_kind, open_named
 from pages.question import name_filters
 from workbench.measurements import Measurement
@@ -33,14 +34,6 @@ from workbench.views.text import plain
 
 INTERVAL = "Interval: percentiles 2.5 and 97.5 of a bootstrap over facts."
 QUIET = {"displayModeBar": False}
-
-
-def read_click(key: str) -> str:
-    """Component of the point that was clicked in a figure."""
-    event: Any = st.session_state.get(key) or {}
-    points = (event.get("selection") or {}).get("points") or []
-    data = points[0].get("customdata") if points else None
-    return str(data[0]) if isinstance(data, list | tuple) and data else ""
 
 
 def read_row(key: str) -> int:

@@ -11,7 +11,7 @@ import streamlit as st
 from pages.comparing import show_comparison
 from pages.curating import Taken, encode_curation, get_history, offer_views, take_actions
 from pages.faithfulness import show_curve, show_reading
-from pages.graph import Picture, mount_graph, prepare, read_selected
+from pages.graph import Picture, mount_graph, prepare, read_click, read_selected
 from pages.inspector import inspect
 from workbench.runs import Run
 from workbench.views.curation import Curation, describe
@@ -48,18 +48,10 @@ def choose_edges(run: Run, name: str, wanted: int, forced: bool) -> int:
     return chosen
 
 
-def read_map(key: str) -> str:
-    """Node clicked in the layer by head map."""
-    event: Any = st.session_state.get(key) or {}
-    points = (event.get("selection") or {}).get("points") or []
-    data = points[0].get("customdata") if points else None
-    return str(data[0]) if isinstance(data, list | tuple) and data else ""
-
-
 def choose_node(run: Run, name: str, linked: str, taken: Taken) -> str:
     """The selected node or supernode: whichever of link, graph, map, search and opened view changed last."""
     seen = st.session_state.setdefault(f"seen-{name}", {"graph": "", "map": ""})
-    sources = {"link": linked, "graph": read_selected(f"graph-{name}"), "map": read_map(f"map-{name}")}
+    sources = {"link": linked, "graph": read_selected(f"graph-{name}"), "map": read_click(f"map-{name}")}
     node = pick_latest(seen.get("node", ""), sources, seen)
     if taken.opened is not None and not linked:
         node = taken.opened.selected
@@ -155,7 +147,7 @@ def show_map(run: Run, name: str) -> None:
         alt="Layer by head map of node scores",
         config={"displayModeBar": False},
     )
-    clicked = read_map(f"map-{name}")
+    clicked = read_click(f"map-{name}")
     if clicked and run.circuit.find_node(clicked) is None:
         st.caption(f"{plain(clicked)} is not in this circuit.")
 

@@ -32,6 +32,14 @@ def read_log(key: str) -> tuple[str, list[Any]]:
     return (str(log.get("page", "")), entries) if isinstance(entries, list) else ("", [])
 
 
+def read_click(key: str) -> str:
+    """What the point stands for that was clicked in a plot, by the first of its custom data; empty when none was."""
+    event: Any = st.session_state.get(key) or {}
+    points = (event.get("selection") or {}).get("points") or []
+    data = points[0].get("customdata") if points else None
+    return str(data[0]) if isinstance(data, list | tuple) and data else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A drawing made ready for the browser: its data and their hash, by which the script knows whether to redraw."""

@@ -6,7 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from pages.components import read_click, read_row
+from pages.components import read_row
+from pages.graph import read_click
 from workbench.lens_tables import LensTable, restore_table
 from workbench.measurements import Measurement
 from workbench.views.links import pick_latest

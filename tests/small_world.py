@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+import pytest
 import torch
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
 from probes.memory_format import FORMAT as MEMORY_FORMAT
 from probes.models import load_model
 from probes.writing import write_memories
 from tests.checkpoints import write_checkpoint
+from workbench import library
+from workbench.banks.routing import Router, list_tensors
 
 CITIES = {"France": "Paris", "Italy": "Rome", "Anna": "Oslo"}
 LAYERS, UNITS, BRANCHING = (0, 2), (4, 2), 2
@@ -96,4 +103,24 @@ def write_world(folder: Path, shape: str = "llama") -> Path:
     pyarrow.parquet.write_table(pa.Table.from_pylist(rows), folder / "facts.parquet")
     table = pa.Table.from_pylist([{"id": name, "text": text} for name, text in documents.items()])
     pyarrow.parquet.write_table(table, folder / "documents.parquet")
+    return folder
+
+
+@contextmanager
+def ship_world(folder: Path, *more: str) -> Iterator[Path]:
+    """The small world, written into a new folder, in place of what is shipped; `more` are other places that name it."""
+    write_world(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("workbench.library.find_shipped", "workbench.engine.find_shipped", *more):
+            patch.setattr(name, lambda: folder)
+        yield folder
+    library.read_facts.cache_clear()
+
+
+def write_routed_world(folder: Path) -> Path:
+    """The small world with a router that compares three numbers of a text."""
+    write_world(folder)
+    first = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    second = np.array([[1, 0, 0.1], [1, 0, -0.1], [0, 1, 0.1], [0, 1, -0.1]], np.float32)
+    save_arrays(dict(list_tensors(Router((first, second), 2))), folder / "bank" / "router.safetensors")
     return folder

@@ -21,7 +21,7 @@ REMOTE_CODE = "MEMORY_CIRCUITS_TRUST_REMOTE_CODE"
 
 # Settings that are words of their own or a path.
 WORDS = {"bank": ("auto", "own", "none"), "memory": ("auto", "own", "none"), "text": ("auto", "none")}
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Places:
         """Raise UserError for a model folder outside, and for what is neither a folder nor a name on the hub."""
         if name == "shipped":
             return
-        if _HUB_NAME.fullmatch(name) and not os.path.lexists(name):
+        if HUB_NAME.fullmatch(name) and not os.path.lexists(name):
             return
         self.confine(name)
 

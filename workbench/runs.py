@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,19 +44,11 @@ class Recording:
     memory: np.ndarray
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A finished trace. `about` is the JSON object of run.json less the circuit; see `docs/run-format.md`.
+class Document:
+    """What a run and a circuit's file say alike of the question behind them, from the JSON object `about`."""
 
-    `recording` is empty for a run over several pairs: attention patterns belong to one prompt. `parts` are the
-    strongest FFN units, slots and attention edges, None where they were not asked for.
-    """
-
+    __slots__ = ()
     about: dict[str, Any]
-    circuit: Circuit
-    scores: EdgeScores
-    recording: Recording
-    parts: KeptParts | None = None
 
     @property
     def pairs(self) -> list[dict[str, Any]]:
@@ -77,19 +68,29 @@ class Run:
     @property
     def title(self) -> str:
         """Short human-readable name: the prompt and its answer, and how many more pairs there are."""
-        return name_question(self.pairs)
+        more = f" and {len(self.pairs) - 1} more" if len(self.pairs) > 1 else ""
+        return f"{self.pair['clean']} → {self.pair['answer'].strip()}{more}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Document):
+    """A finished trace. `about` is the JSON object of run.json less the circuit; see `docs/run-format.md`.
+
+    `recording` is empty for a run over several pairs: attention patterns belong to one prompt. `parts` are the
+    strongest FFN units, slots and attention edges, None where they were not asked for.
+    """
+
+    about: dict[str, Any]
+    circuit: Circuit
+    scores: EdgeScores
+    recording: Recording
+    parts: KeptParts | None = None
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         from workbench.formats.notebook import show_run
 
         return show_run(self)
-
-
-def name_question(pairs: Sequence[dict[str, Any]]) -> str:
-    """The first prompt and its answer, and how many more pairs there are."""
-    more = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
-    return f"{pairs[0]['clean']} → {pairs[0]['answer'].strip()}{more}"
 
 
 def list_tokens(about: dict[str, Any]) -> list[str]:

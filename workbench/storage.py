@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from probes.errors import UserError
 
-# Names of what is being written: `.NAME.partial-XXXXXXXX`, beside the place that it will take.
+# Names of what is being written: `.NAME.partial-` and eight letters, beside the place that it will take.
 PARTIAL = re.compile(r"\..+\.partial-[a-z0-9_]{8}")
 # Between the making of a temporary name and its lock another process must not take it for left behind.
 GRACE_SECONDS = 60.0

@@ -10,16 +10,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.browser.driving import read_link, wait_or_tell
 from workbench.runs import Run, load_run, save_run
 
 PATIENCE = 240_000.0
 QUICK = 60_000.0
 VIEW = {"width": 1500, "height": 1300}
-
-
-def read_link(page: Any, name: str) -> str:
-    """A parameter of the page's address."""
-    return parse_qs(urlsplit(page.url).query).get(name, [""])[0]
 
 
 def choose_first_fact(page: Any) -> None:
@@ -30,13 +26,6 @@ def choose_first_fact(page: Any) -> None:
     box = canvas.bounding_box()
     page.mouse.click(box["x"] + 18, box["y"] + 52)
     page.wait_for_url(re.compile(r"[?&]fact="), timeout=QUICK)
-
-
-def wait_or_tell(page: Any, wanted: Any) -> None:
-    """Wait for something that the model must work for; fail with the page's error when it shows one instead."""
-    message = page.get_by_test_id("stAlertContentError").filter(has_text=re.compile("."))
-    wanted.or_(message).first.wait_for(timeout=PATIENCE)
-    assert wanted.count(), message.first.inner_text()
 
 
 def select(page: Any, node: Any) -> str:
@@ -54,17 +43,17 @@ def test_ask_trace_click_link_download(base: str, browser: Any, witness: Any, ru
     page.goto(base)
     choose_first_fact(page)
     page.get_by_role("button", name="Ask", exact=True).click(timeout=QUICK)
-    wait_or_tell(page, page.get_by_role("heading", name="What comes after"))
+    wait_or_tell(page, page.get_by_role("heading", name="What comes after"), PATIENCE)
     for title in ("Parameters alone", "With memory bank", "With explicit memory", "With text"):
         page.locator("strong", has_text=title).first.wait_for(timeout=QUICK)
     page.get_by_text("The prompt as tokens").click()
     page.get_by_text(re.compile(r"^·is #\d+$")).first.wait_for(timeout=QUICK)
     page.get_by_text("Logit lens: what the stream predicts at every layer").click()
     page.get_by_role("button", name="Read the layers").click(timeout=QUICK)
-    wait_or_tell(page, page.get_by_text("Logit lens, n = 1 prompt"))
+    wait_or_tell(page, page.get_by_text("Logit lens, n = 1 prompt"), PATIENCE)
     page.get_by_role("button", name="Trace", exact=True).click()
     nodes = page.locator(".node:not(.fixed)")
-    wait_or_tell(page, nodes.first)
+    wait_or_tell(page, nodes.first, PATIENCE)
     page.wait_for_url(re.compile(r"/circuit\?.*run="), timeout=QUICK)
     (run,) = [load_run(path) for path in runs.iterdir()]
     assert read_link(page, "run") == next(runs.iterdir()).name

@@ -7,21 +7,16 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.browser.driving import read_link
 from tests.pages.measured import FOUND
 from workbench.measurements import Measurement, save_measurement
 from workbench.runs import Run, save_run
 
 QUICK = 60_000.0
 VIEW = {"width": 1500, "height": 1600}
-
-
-def read_link(page: Any, name: str) -> str:
-    """A parameter of the page's address."""
-    return parse_qs(urlsplit(page.url).query).get(name, [""])[0]
 
 
 def tick_row(page: Any, row: int) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.browser.driving import read_link, wait_or_tell
 from tests.studies import HOSTILE, make_study
 from workbench.ledgers.bulk import COLUMNS, HEAD
 from workbench.library import read_shipped_facts
@@ -18,18 +18,6 @@ from workbench.sweeps.parts import encode_rows
 PATIENCE = 240_000.0
 QUICK = 60_000.0
 VIEW = {"width": 1500, "height": 1500}
-
-
-def read_link(page: Any, name: str) -> str:
-    """A parameter of the page's address."""
-    return parse_qs(urlsplit(page.url).query).get(name, [""])[0]
-
-
-def wait_or_tell(page: Any, wanted: Any) -> None:
-    """Wait for something that the model must work for; fail with the page's error when it shows one instead."""
-    message = page.get_by_test_id("stAlertContentError").filter(has_text=re.compile("."))
-    wanted.or_(message).first.wait_for(timeout=PATIENCE)
-    assert wanted.count(), message.first.inner_text()
 
 
 def press_key(page: Any, role: str, name: str, key: str = "Enter") -> None:
@@ -78,7 +66,7 @@ def test_divide_block_write_and_reopen(base: str, browser: Any, witness: Any, ru
     page = witness.watch(browser.new_page(viewport=VIEW))
     page.goto(f"{base}/memory?fact={fact.id}")
     page.get_by_role("button", name="Divide", exact=True).click(timeout=QUICK)
-    wait_or_tell(page, page.get_by_text("All rows add up to"))
+    wait_or_tell(page, page.get_by_text("All rows add up to"), PATIENCE)
     name = read_link(page, "study")
     study = load_study(name, runs)
     assert study.ledgers[0].total == pytest.approx(study.ledgers[0].margin, abs=1e-9)
@@ -87,7 +75,7 @@ def test_divide_block_write_and_reopen(base: str, browser: Any, witness: Any, ru
     page.get_by_text("block memory 1").click()
     page.get_by_text("Chosen: without memory 1").wait_for(timeout=QUICK)
     press_key(page, "button", "Ask again")
-    wait_or_tell(page, page.get_by_text("asked already"))
+    wait_or_tell(page, page.get_by_text("asked already"), PATIENCE)
     answers = load_study(name, runs).answers
     assert [one.name for one in answers] == ["everything on", "without memory 1"]
 
@@ -99,7 +87,7 @@ def test_divide_block_write_and_reopen(base: str, browser: Any, witness: Any, ru
         "() => [...document.querySelectorAll('textarea')].some(one => one.value.length > 10)", timeout=QUICK
     )
     write.click(timeout=QUICK)
-    wait_or_tell(page, page.get_by_text("Written into explicit memory"))
+    wait_or_tell(page, page.get_by_text("Written into explicit memory"), PATIENCE)
     written = load_study(read_link(page, "study"), runs)
     assert len(written.answers) == 3 and (runs / written.about["written"]["bank"] / "memory.json").is_file()
     assert not witness.problems

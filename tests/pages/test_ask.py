@@ -12,28 +12,11 @@ from streamlit.testing.v1 import AppTest
 from pages.question import ANY, name_filters
 from probes.errors import UserError
 from tests.pages.measured import TABLE
+from tests.pages.reading import list_linked, press, texts
 from workbench import lens_tables, library
 
 OpenPage = Callable[..., AppTest]
 Settle = Callable[[AppTest, str], AppTest]
-
-
-def press(app: AppTest, label: str) -> AppTest:
-    """Press the first button of that label."""
-    next(button for button in app.button if button.label == label).click()
-    return app.run()
-
-
-def list_linked(app: AppTest, name: str) -> list[str]:
-    """Values of a parameter of the page's link."""
-    value = app.query_params[name]
-    return [value] if isinstance(value, str) else list(value)
-
-
-def texts(app: AppTest) -> str:
-    """Everything that is written on the page as Markdown, captions and messages."""
-    groups = (app.title, app.subheader, app.markdown, app.caption, app.error, app.warning, app.info)
-    return "\n".join(str(element.value) for group in groups for element in group)
 
 
 @pytest.fixture

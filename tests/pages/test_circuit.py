@@ -18,23 +18,12 @@ from circuits.assembly import assemble
 from circuits.graph import Kind
 from circuits.parts import WEIGHED
 from circuits.selection import Goal, select_top
+from tests.pages.reading import list_linked, texts
 from workbench import checks, interventions, quality, size_curves
 from workbench.runs import Recording, Run, save_run
 
 OpenPage = Callable[..., AppTest]
 Settle = Callable[[AppTest, str], AppTest]
-
-
-def list_linked(app: AppTest, name: str) -> list[str]:
-    """Values of a parameter of the page's link."""
-    value = app.query_params[name]
-    return [value] if isinstance(value, str) else list(value)
-
-
-def texts(app: AppTest) -> str:
-    """Everything that is written on the page."""
-    groups = (app.title, app.subheader, app.markdown, app.caption, app.error, app.warning, app.info)
-    return "\n".join(str(element.value) for group in groups for element in group)
 
 
 def find_node(run: Run, kind: Kind) -> str:

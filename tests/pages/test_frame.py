@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from pages import gate, session
 from pages.progress import describe_job, describe_time
+from tests.pages.reading import press, texts
 from workbench import pipeline
 from workbench.jobs import Job, State
 from workbench.passwords import PASSWORD, hash_password
@@ -24,17 +25,6 @@ from workbench.views.tour import STEPS, read_step
 OpenPage = Callable[..., AppTest]
 Settle = Callable[[AppTest, str], AppTest]
 PATIENCE = 60.0
-
-
-def press(app: AppTest, label: str) -> AppTest:
-    """Click a button by its label."""
-    return next(button for button in app.button if button.label == label).click().run()
-
-
-def texts(app: AppTest) -> str:
-    """Everything that is written on the page."""
-    groups = (app.title, app.subheader, app.markdown, app.caption, app.error, app.warning, app.info)
-    return "\n".join(str(element.value) for group in groups for element in group)
 
 
 def ask(app: AppTest) -> AppTest:

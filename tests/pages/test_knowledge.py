@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 from probes.errors import UserError
 from tests.pages.measured import FOUND, SPECIFICITY
+from tests.pages.reading import find_table, list_linked, press, texts
 from workbench import pipeline
 from workbench.commands import measurements as measures
 from workbench.commands.command import Answer
@@ -26,34 +27,11 @@ OpenPage = Callable[..., AppTest]
 Settle = Callable[[AppTest, str], AppTest]
 
 
-def texts(app: AppTest) -> str:
-    """Everything that is written on the page."""
-    groups = (app.title, app.subheader, app.markdown, app.caption, app.error, app.warning, app.info)
-    return "\n".join(str(element.value) for group in groups for element in group)
-
-
-def list_linked(app: AppTest, name: str) -> list[str]:
-    """Values of a parameter of the page's link."""
-    value = app.query_params[name]
-    return [value] if isinstance(value, str) else list(value)
-
-
-def press(app: AppTest, label: str) -> AppTest:
-    """Press the first button of that label."""
-    next(button for button in app.button if button.label == label).click()
-    return app.run()
-
-
 def save(runs: Path, kind: str, name: str = "", **more: Any) -> str:
     """Keep a result under a name, the kind's own if none."""
     measured = Measurement(kind, {**FOUND[kind], **more}, f"memory-circuits {kind} --json", {"name": "shipped"})
     save_measurement(measured, runs / "measurements" / f"{name or kind}.json")
     return name or kind
-
-
-def find_table(app: AppTest, column: str) -> Any:
-    """The first table with a column."""
-    return next(frame.value for frame in app.dataframe if column in frame.value.columns)
 
 
 def test_without_results_the_page_says_what_to_do(open_page: OpenPage) -> None:

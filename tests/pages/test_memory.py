@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 from pages.memory_forms import BANK, CONFLICT, DIVIDE, EXPLICIT, TEXT, WRITE, invent_example, pick_places, share_engine
 from probes.errors import UserError
 from probes.facts import Fact
+from tests.pages.reading import find_table, press, texts
 from tests.studies import HOSTILE, make_ledger, make_study
 from workbench import pipeline
 from workbench.answers import Condition, Prediction
@@ -26,23 +27,6 @@ from workbench.views.ledgers import subtract, tabulate_answers, tabulate_path, t
 
 OpenPage = Callable[..., AppTest]
 Settle = Callable[[AppTest, str], AppTest]
-
-
-def press(app: AppTest, label: str) -> AppTest:
-    """Press the first button of that label."""
-    next(button for button in app.button if button.label == label).click()
-    return app.run()
-
-
-def texts(app: AppTest) -> str:
-    """Everything that is written on the page as Markdown, captions and messages."""
-    groups = (app.title, app.subheader, app.markdown, app.caption, app.error, app.warning, app.info)
-    return "\n".join(str(element.value) for group in groups for element in group)
-
-
-def find_table(app: AppTest, column: str) -> Any:
-    """The first table with that column."""
-    return next(frame.value for frame in app.dataframe if column in frame.value.columns)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from pages.placement_measuring import draw_sample
 from probes.errors import UserError
+from tests.pages.reading import find_table, texts
 from workbench import library
 from workbench.ledgers import bulk
 from workbench.ledgers.bulk import COLUMNS, HEAD
@@ -21,17 +22,6 @@ OpenPage = Callable[..., AppTest]
 Settle = Callable[[AppTest, str], AppTest]
 COSTS, MOVES, TIERS = "Cost against usage", "Move a selection", "Tiers of storage"
 SAME, TABLE = "the same for all", "as a table says"
-
-
-def texts(app: AppTest) -> str:
-    """Everything that is written on the page as Markdown, captions and messages."""
-    groups = (app.title, app.subheader, app.markdown, app.caption, app.error, app.warning, app.info)
-    return "\n".join(str(element.value) for group in groups for element in group)
-
-
-def find_table(app: AppTest, column: str) -> Any:
-    """The first table with that column."""
-    return next(frame.value for frame in app.dataframe if column in frame.value.columns)
 
 
 def write_table(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from tests.pages.reading import list_linked, press
 from workbench import replaying
 from workbench.replaying import Difference
 from workbench.runs import Run, save_run
@@ -21,18 +22,6 @@ def texts(app: AppTest) -> str:
     """Everything that is written on the page."""
     groups = (app.title, app.subheader, app.markdown, app.caption, app.error, app.warning, app.info, app.success)
     return "\n".join(str(element.value) for group in groups for element in group)
-
-
-def list_linked(app: AppTest, name: str) -> list[str]:
-    """Values of a parameter of the page's link."""
-    value = app.query_params[name]
-    return [value] if isinstance(value, str) else list(value)
-
-
-def press(app: AppTest, label: str) -> AppTest:
-    """Press the first button of that label."""
-    next(button for button in app.button if button.label == label).click()
-    return app.run()
 
 
 def list_names(app: AppTest) -> list[str]:

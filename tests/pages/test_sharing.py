@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from pages import session
-from tests.small_world import write_world
-from workbench import library
+from tests.small_world import ship_world
 from workbench.engine import open_engine
 from workbench.jobs import Job, Jobs, State
 from workbench.pipeline import trace
@@ -27,15 +26,10 @@ PATIENCE = 120.0
 
 @pytest.fixture(scope="module", autouse=True)
 def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    folder = write_world(tmp_path_factory.mktemp("world") / "shipped")
-    patch = pytest.MonkeyPatch()
-    for module in ("workbench.library.find_shipped", "workbench.engine.find_shipped"):
-        patch.setattr(module, lambda: folder)
-    session.hold_engine.clear()
-    yield
-    session.hold_engine.clear()
-    patch.undo()
-    library.read_facts.cache_clear()
+    with ship_world(tmp_path_factory.mktemp("world") / "shipped"):
+        session.hold_engine.clear()
+        yield
+        session.hold_engine.clear()
 
 
 @pytest.fixture(scope="module")

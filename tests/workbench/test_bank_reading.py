@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from probes.bank import GENERIC, load_bank
 from probes.errors import UserError
-from tests.small_world import write_world
+from tests.small_world import write_routed_world
 from workbench import library, pipeline
 from workbench.banks import encoding
 from workbench.banks.reading import choose_route, read_router
-from workbench.banks.routing import Router, Vectors, list_tensors
+from workbench.banks.routing import Vectors
 from workbench.cases import resolve
 from workbench.engine import Engine
 from workbench.memory.search import Encoder
@@ -29,11 +28,7 @@ PROMPT = "The capital of Peru is"
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small world with a router: texts with more capitals than others go to cluster 1 of level 1."""
-    folder = write_world(tmp_path_factory.mktemp("world") / "world")
-    first = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
-    second = np.array([[1, 0, 0.1], [1, 0, -0.1], [0, 1, 0.1], [0, 1, -0.1]], np.float32)
-    save_file(dict(list_tensors(Router((first, second), 2))), folder / "bank" / "router.safetensors")
-    return folder
+    return write_routed_world(tmp_path_factory.mktemp("world") / "world")
 
 
 @pytest.fixture

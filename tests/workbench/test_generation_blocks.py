@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
 
 from probes.attachments import Attachment
 from probes.bank import GENERIC, load_bank
@@ -21,10 +20,10 @@ from probes.models import load_model
 from probes.writing import Recipe
 from tests.checkpoints import load_shape, make_blocks, make_explicit, write_checkpoint
 from tests.encoders import encode_letters
-from tests.small_world import write_world
+from tests.small_world import write_routed_world
 from workbench.banks import encoding
 from workbench.banks.fetching import Fetcher
-from workbench.banks.routing import Router, Vectors, list_tensors
+from workbench.banks.routing import Vectors
 from workbench.cli import main
 from workbench.generation import Decoding, generate
 from workbench.memory import search
@@ -59,11 +58,7 @@ def test_cached_decoding_with_blocks_and_memories_is_the_recording_pass(kind: st
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small world; its router compares three numbers of a text."""
-    folder = write_world(tmp_path_factory.mktemp("world") / "world")
-    first = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
-    second = np.array([[1, 0, 0.1], [1, 0, -0.1], [0, 1, 0.1], [0, 1, -0.1]], np.float32)
-    save_file(dict(list_tensors(Router((first, second), 2))), folder / "bank" / "router.safetensors")
-    return folder
+    return write_routed_world(tmp_path_factory.mktemp("world") / "world")
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import pytest
 
 from circuits.graph import Kind
 from probes.errors import UserError
-from tests.small_world import write_world
-from workbench import library
+from tests.small_world import ship_world
 from workbench.engine import Engine, open_engine
 from workbench.interventions import intervene, read_written
 from workbench.pipeline import check_node, trace
@@ -33,13 +32,8 @@ SETTINGS = Settings(edges=60, device="cpu", memory="own", parts=3)
 
 @pytest.fixture(scope="module", autouse=True)
 def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    folder = write_world(tmp_path_factory.mktemp("world") / "shipped")
-    patch = pytest.MonkeyPatch()
-    for module in ("workbench.library.find_shipped", "workbench.engine.find_shipped"):
-        patch.setattr(module, lambda: folder)
-    yield
-    patch.undo()
-    library.read_facts.cache_clear()
+    with ship_world(tmp_path_factory.mktemp("world") / "shipped"):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ import pytest
 from circuits.graph import Kind
 from circuits.parts import PART_KINDS, WEIGHED
 from probes.errors import UserError
-from tests.small_world import write_world
-from workbench import checks, cli, library, pipeline
+from tests.small_world import ship_world
+from workbench import checks, cli, pipeline
 from workbench.checks import Measured, PartCheck, check_part
 from workbench.engine import Engine, open_engine
 from workbench.exports import EXPORTS
@@ -35,13 +35,8 @@ UNSEEN = Question(fact="capital/Anna")
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """Engine of the small world."""
-    folder = write_world(tmp_path_factory.mktemp("world") / "shipped")
-    patch = pytest.MonkeyPatch()
-    for module in ("workbench.library.find_shipped", "workbench.engine.find_shipped"):
-        patch.setattr(module, lambda: folder)
-    yield open_engine(SETTINGS)
-    patch.undo()
-    library.read_facts.cache_clear()
+    with ship_world(tmp_path_factory.mktemp("world") / "shipped"):
+        yield open_engine(SETTINGS)
 
 
 @pytest.fixture(scope="module")

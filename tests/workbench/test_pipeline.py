@@ -14,7 +14,7 @@ from probes.errors import UserError
 from probes.writing import Recipe
 from tests.checkpoints import write_checkpoint
 from tests.encoders import encode_letters
-from tests.small_world import write_world
+from tests.small_world import ship_world
 from workbench import library
 from workbench.cases import resolve
 from workbench.checks import check_part
@@ -34,13 +34,8 @@ UNSEEN = Question(fact="capital/Anna")
 
 @pytest.fixture(scope="module", autouse=True)
 def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    folder = write_world(tmp_path_factory.mktemp("world") / "shipped")
-    patch = pytest.MonkeyPatch()
-    for module in ("workbench.library.find_shipped", "workbench.engine.find_shipped"):
-        patch.setattr(module, lambda: folder)
-    yield
-    patch.undo()
-    library.read_facts.cache_clear()
+    with ship_world(tmp_path_factory.mktemp("world") / "shipped"):
+        yield
 
 
 @pytest.fixture(scope="module")

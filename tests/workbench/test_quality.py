@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from probes.errors import UserError
-from tests.small_world import write_world
-from workbench import cli, library
+from tests.small_world import ship_world
+from workbench import cli
 from workbench.engine import Engine, open_engine
 from workbench.jobs import Cancelled
 from workbench.pipeline import trace
@@ -24,13 +24,8 @@ SETTINGS = Settings(edges=40, device="cpu", memory="none")
 
 @pytest.fixture(scope="module", autouse=True)
 def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    folder = write_world(tmp_path_factory.mktemp("world") / "shipped")
-    patch = pytest.MonkeyPatch()
-    for module in ("workbench.library.find_shipped", "workbench.engine.find_shipped"):
-        patch.setattr(module, lambda: folder)
-    yield
-    patch.undo()
-    library.read_facts.cache_clear()
+    with ship_world(tmp_path_factory.mktemp("world") / "shipped"):
+        yield
 
 
 @pytest.fixture(scope="module")

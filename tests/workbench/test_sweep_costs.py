@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.small_world import write_world
-from workbench import library
+from tests.small_world import ship_world
 from workbench.cli import main
 from workbench.costs.shapes import Shape
 from workbench.engine import open_engine
@@ -23,13 +22,8 @@ SMALL = Shape(layers=2, heads=1, kv_heads=1, d_head=4, d_model=4, d_ffn=8, vocab
 
 @pytest.fixture(scope="module", autouse=True)
 def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    folder = write_world(tmp_path_factory.mktemp("world") / "shipped")
-    patch = pytest.MonkeyPatch()
-    for module in ("workbench.library.find_shipped", "workbench.engine.find_shipped"):
-        patch.setattr(module, lambda: folder)
-    yield
-    patch.undo()
-    library.read_facts.cache_clear()
+    with ship_world(tmp_path_factory.mktemp("world") / "shipped"):
+        yield
 
 
 def test_operations_by_hand() -> None:

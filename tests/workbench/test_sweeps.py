@@ -24,7 +24,7 @@ from circuits.pairs import APART, score_pairs
 from circuits.scoring import score
 from probes.errors import UserError
 from probes.progress import quiet
-from tests.small_world import CITIES, write_world
+from tests.small_world import CITIES, ship_world
 from workbench import library
 from workbench.cases import resolve
 from workbench.cli import main
@@ -48,13 +48,8 @@ ORDER = Order(SETTINGS, ("given", "text"), ("eap", "ledger"), top=4, chunk=2)
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The small world in place of what is shipped."""
-    folder = write_world(tmp_path_factory.mktemp("world") / "shipped")
-    patch = pytest.MonkeyPatch()
-    for module in ("workbench.library.find_shipped", "workbench.engine.find_shipped"):
-        patch.setattr(module, lambda: folder)
-    yield folder
-    patch.undo()
-    library.read_facts.cache_clear()
+    with ship_world(tmp_path_factory.mktemp("world") / "shipped") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")

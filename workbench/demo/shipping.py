@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from probes.descriptions import hash_file
 from workbench.demo.batches import Encoder
 from workbench.demo.build import Material
 from workbench.demo.clusters import ENCODER, embed
@@ -61,11 +61,6 @@ def ship(
         out.rename(old)
     fresh.rename(out)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def save_model(material: Material, learner: Learner, folder: Path) -> str:
