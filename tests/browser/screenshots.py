@@ -28,13 +28,13 @@ def settle(page: Any) -> None:
     page.wait_for_timeout(1_500)
 
 
-def shoot(page: Any, folder: Path, name: str, whole: bool = False) -> None:
-    """Write one picture of the page: what a window shows, or the whole of it."""
+def shoot(page: Any, folder: Path, name: str, most: int = 0) -> None:
+    """Write one picture of the page: what a window shows, or as much of it as so many pixels of height hold."""
     settle(page)
     page.mouse.move(0, 0)
-    if whole:
+    if most:
         height = page.locator("[data-testid=stMainBlockContainer]").bounding_box()["height"]
-        page.set_viewport_size({"width": VIEW["width"], "height": min(int(height) + 80, 2400)})
+        page.set_viewport_size({"width": VIEW["width"], "height": min(int(height) + 80, most)})
         settle(page)
     page.screenshot(path=folder / f"{name}.png", animations="disabled")
     page.set_viewport_size(VIEW)
@@ -49,14 +49,14 @@ def visit(page: Any, base: str, folder: Path) -> None:
     page.get_by_role("button", name="End the tour").click()
     page.get_by_role("button", name="Ask", exact=True).click()
     page.get_by_role("heading", name="What comes after").wait_for(timeout=PATIENCE)
-    shoot(page, folder, "ask", whole=True)
+    shoot(page, folder, "ask", most=2400)
     page.get_by_role("button", name="Trace", exact=True).click()
     page.wait_for_url(re.compile(r"/circuit\?.*run="), timeout=PATIENCE)
     page.locator(NODES).first.wait_for(timeout=PATIENCE)
     choose_node(page)
-    shoot(page, folder, "circuit", whole=True)
+    shoot(page, folder, "circuit", most=1360)
     page.emulate_media(color_scheme="dark")
-    shoot(page, folder, "circuit-dark", whole=True)
+    shoot(page, folder, "circuit-dark", most=1360)
     page.emulate_media(color_scheme="light")
     page.goto(f"{base}/runs")
     page.locator("canvas").first.wait_for(timeout=PATIENCE)
