@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from tests.browser.driving import read_link
 from tests.pages.measured import FOUND
@@ -16,15 +17,27 @@ from workbench.measurements import Measurement, save_measurement
 from workbench.runs import Run, save_run
 
 QUICK = 60_000.0
+TRIES = 6
 VIEW = {"width": 1500, "height": 1600}
 
 
-def tick_row(page: Any, row: int) -> None:
-    """Tick the box before a row of the first table, which is drawn on a canvas."""
+def tick_row(page: Any, row: int, shows: Any) -> None:
+    """Tick the box before a row of the first table, which is drawn on a canvas, until what that shows is there.
+
+    A click is lost while the page is drawn anew after an earlier one, so it is made again where nothing came of it.
+    """
     canvas = page.locator("[data-testid=stDataFrame] canvas").first
-    canvas.wait_for(timeout=QUICK)
-    box = canvas.bounding_box()
-    page.mouse.click(box["x"] + 18, box["y"] + 52 + 35 * row)
+    for _ in range(TRIES):
+        page.get_by_test_id("stStatusWidget").wait_for(state="detached", timeout=QUICK)
+        canvas.wait_for(timeout=QUICK)
+        box = canvas.bounding_box()
+        page.mouse.click(box["x"] + 18, box["y"] + 52 + 35 * row)
+        try:
+            shows.first.wait_for(timeout=QUICK / TRIES)
+            return
+        except PlaywrightTimeout:
+            continue
+    shows.first.wait_for(timeout=QUICK / TRIES)
 
 
 @pytest.mark.browser
@@ -74,8 +87,9 @@ def test_runs_are_renamed_compared_deleted_and_restored(
     page = witness.watch(browser.new_page(viewport=VIEW))
     page.goto(f"{base}/runs")
     page.get_by_text("3 of 3 runs").wait_for(timeout=QUICK)
-    tick_row(page, 0)
-    page.get_by_role("tab", name="Rename").click(timeout=QUICK)
+    rename = page.get_by_role("tab", name="Rename")
+    tick_row(page, 0, rename)
+    rename.click(timeout=QUICK)
     field = page.get_by_label("New name")
     field.fill("renamed")
     field.press("Enter")
@@ -85,8 +99,9 @@ def test_runs_are_renamed_compared_deleted_and_restored(
     page.get_by_label("Search", exact=True).fill("renamed")
     page.get_by_label("Search", exact=True).press("Enter")
     page.get_by_text("1 of 3 runs").wait_for(timeout=QUICK)
-    tick_row(page, 0)
-    page.get_by_role("tab", name="Export").click(timeout=QUICK)
+    export = page.get_by_role("tab", name="Export")
+    tick_row(page, 0, export)
+    export.click(timeout=QUICK)
     with page.expect_download(timeout=QUICK) as download:
         page.get_by_role("button", name="Whole run (zip)").click()
     assert download.value.suggested_filename == "renamed.zip"
@@ -102,13 +117,11 @@ def test_runs_are_renamed_compared_deleted_and_restored(
     page.get_by_label("Search", exact=True).fill("run-")
     page.get_by_label("Search", exact=True).press("Enter")
     page.get_by_text("2 of 3 runs").wait_for(timeout=QUICK)
-    tick_row(page, 0)
-    # A second click is lost while the page is drawn anew after the first.
-    page.locator("button:enabled", has_text="Open").first.wait_for(timeout=QUICK)
-    page.get_by_test_id("stStatusWidget").wait_for(state="detached", timeout=QUICK)
-    tick_row(page, 1)
+    tick_row(page, 0, page.locator("button:enabled", has_text="Open"))
     # While the page is drawn anew the old button stands beside the new one.
-    page.locator("button:enabled", has_text="Compare").first.click(timeout=QUICK)
+    compare = page.locator("button:enabled", has_text="Compare")
+    tick_row(page, 1, compare)
+    compare.first.click(timeout=QUICK)
     page.wait_for_url(re.compile(r"/circuit\?"), timeout=QUICK)
     assert read_link(page, "run") and read_link(page, "with") and "renamed" not in page.url
     assert not witness.problems
