@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +192,12 @@ def test_subjects_inside_others_are_found(engine: Engine, tmp_path: Path) -> Non
     first, second, third = engine.facts
     named = [replace(first, subject="Ann"), replace(second, subject="Anna"), replace(third, subject="Anna")]
     assert find_nested(named) == {"Ann": "Anna"}
+    drawn = random.Random(0)
+    names = ["".join(drawn.choices("ab", k=drawn.randint(1, 6))) for _ in range(60)]
+    longest = sorted(set(names), key=lambda name: (-len(name), name))
+    pairs = {name: [other for other in longest if name in other and name != other] for name in names}
+    wanted = {name: others[0] for name, others in pairs.items() if others}
+    assert find_nested([replace(first, subject=name) for name in names]) == wanted
     (tmp_path / "empty.csv").write_text("id\n")
     with pytest.raises(UserError, match="no rows"):
         plan(engine, tmp_path / "empty.csv", SETTINGS, 2)
