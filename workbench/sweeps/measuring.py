@@ -65,6 +65,7 @@ class Measurer:
     def prepare(self, facts: Sequence[Fact], work: Callable[[Fact, Engine], Item]) -> Prepared[Item]:
         """Each fact prepared on the engine with the facts that it is compared with, or the reason why not."""
         prepared: Prepared[Item] = {}
+        self.encode_ahead(facts)
         for fact in facts:
             others = tuple(other for other in self.pools[fact.id] if other.id != fact.id)
             try:
@@ -72,6 +73,12 @@ class Measurer:
             except UserError as error:
                 prepared[fact.id] = str(error)
         return prepared
+
+    def encode_ahead(self, facts: Sequence[Fact]) -> None:
+        """Encode prompts and answers of these facts and of those that they are compared with, in one call."""
+        pools = {id(pool): pool for pool in (self.pools[fact.id] for fact in facts)}
+        every = [*facts, *(other for pool in pools.values() for other in pool)]
+        self.engine.model.encode_ahead([fact.prompt for fact in every], [fact.answer for fact in every])
 
     def pair(self, fact: Fact, engine: Engine) -> Case:
         """The fact with its counterfactual. Raises UserError when there is none, or nothing to attach."""
