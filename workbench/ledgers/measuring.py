@@ -15,6 +15,7 @@ from workbench.ledgers.prompts import Laid, build_asked
 from workbench.ledgers.table import Entry, Interaction, Ledger, Part
 
 if TYPE_CHECKING:
+    from circuits.anchors import Anchor
     from circuits.coalitions import Format
     from circuits.ledgers import Division, Ledgers
     from circuits.parts import Removal
@@ -58,9 +59,7 @@ def read_ledger(
     values, bare = found.values[:, row], float(found.anchor.value[row])
     # What stays of removed memories is their attention; where they leave the softmax the two runs are the same.
     held = float(values[0]) - bare if found.removal == "contribution" and "memory 1" in names else 0.0
-    anchor = list_parts(found.anchor.components, found.anchor.direct[row], lambda _: "", top, threshold)
-    effects = dict(zip(found.anchor.components, found.anchor.effect[row].tolist(), strict=True))
-    listed = tuple(Part(part.component, part.share, "", effects[part.component]) for part in anchor)
+    listed = list_anchor(found.anchor, row, top, threshold)
     share = float(values[0]) - held
     entries = [
         make_entry("anchor", "anchor", "nothing attached", (share, share, share), listed, found.anchor.direct[row])
@@ -105,16 +104,30 @@ def find_ends(values: np.ndarray, index: int) -> tuple[float, float]:
     return float(values[bit] - values[0]), float(values[everything] - values[everything & ~bit])
 
 
+def rank_parts(values: np.ndarray, top: int, threshold: float) -> list[int]:
+    """Places of the strongest parts, at most `top`, none whose share is below the threshold in size, or 0."""
+    sizes = np.abs(values)
+    order = np.argsort(-sizes, kind="stable")[:top]
+    kept: list[int] = order[(sizes[order] >= threshold) & (sizes[order] > 0)].tolist()
+    return kept
+
+
 def list_parts(
     components: Sequence[str], values: np.ndarray, reader: Reader, top: int, threshold: float
 ) -> tuple[Part, ...]:
-    """The strongest parts, at most `top`, none whose share is below the threshold in size, or 0."""
-    sizes = np.abs(values)
-    order = np.argsort(-sizes, kind="stable")[:top]
-    kept = order[(sizes[order] >= threshold) & (sizes[order] > 0)]
+    """The strongest parts (`rank_parts`) with their tokens."""
     return tuple(
-        Part(components[place], value, reader(components[place]))
-        for place, value in zip(kept.tolist(), values[kept].tolist(), strict=True)
+        Part(components[place], float(values[place]), reader(components[place]))
+        for place in rank_parts(values, top, threshold)
+    )
+
+
+def list_anchor(anchor: Anchor, row: int, top: int, threshold: float) -> tuple[Part, ...]:
+    """The strongest parts of the model by itself, each with its effect when it counts as zero."""
+    direct, effect = anchor.direct[row], anchor.effect[row]
+    return tuple(
+        Part(anchor.components[place], float(direct[place]), "", float(effect[place]))
+        for place in rank_parts(direct, top, threshold)
     )
 
 
