@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from circuits.activity import measure_activity
 from circuits.attribution import list_written_streams
-from circuits.graph import Kind, wire
+from circuits.graph import Kind, Plan, wire
 from circuits.metrics import Readout, build_metric
 from circuits.tracing import plan_model, stack_writes
 from probes.attachments import NOTHING
@@ -88,22 +89,31 @@ def read_anchor(model: Model, record: Record, values: Float[np.ndarray, " row"],
         frozen = norm.pull_back_frozen(last) / norm.measure(record.final_stream)[1]
         writes, wiring = stack_writes(model, record), wire(plan_model(model, NOTHING))
         activity = measure_activity(model, record)
-        names, direct, effect = list[str](), list[Tensor](), list[Tensor]()
+        direct, effect = list[Tensor](), list[Tensor]()
         for writer, written in zip(wiring.writers, writes, strict=True):
             stage = 0 if writer.layer < 0 else 1 + 2 * writer.layer + (writer.kind is Kind.MLP)
             weights = model.weights[max(writer.layer, 0)]
             slopes = frozen, total[stage]
             if writer.kind is Kind.MLP and writer.block < 0 and weights.down is not None:
                 fired = activity.units[writer.layer]
-                names += [replace(writer, part=unit).name for unit in range(fired.shape[-1])]
                 found = [(fired * project_down(model, writer.layer, slope)).sum(dim=1) for slope in slopes]
             else:
-                names.append(writer.name)
                 found = [(written * slope).sum(dim=(1, 2)).unsqueeze(1) for slope in slopes]
             direct.append(found[0])
             effect.append(found[1])
     stacked = (torch.cat(parts, dim=1).double().cpu().numpy() for parts in (direct, effect))
-    return Anchor(values, tuple(names), *stacked)
+    units = tuple(activity.units[layer].shape[-1] if layer in activity.units else 0 for layer in range(model.layers))
+    return Anchor(values, name_anchor(wiring.plan, units), *stacked)
+
+
+@lru_cache(maxsize=64)
+def name_anchor(plan: Plan, units: tuple[int, ...]) -> tuple[str, ...]:
+    """Names of an anchor's parts, given how many units the MLP of each layer has (0: it is one part)."""
+    names = list[str]()
+    for writer in wire(plan).writers:
+        whole = writer.kind is not Kind.MLP or writer.block >= 0 or not units[writer.layer]
+        names += [writer.name] if whole else [replace(writer, part=unit).name for unit in range(units[writer.layer])]
+    return tuple(names)
 
 
 def run_anchor(model: Model, tokens: Int[Tensor, "row pos"], readout: Readout, metric: str) -> Anchor:

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from jaxtyping import Int
 
 from circuits.circuit import UNITS
-from circuits.graph import Wiring
+from circuits.graph import Plan, wire
 from circuits.methods import METHODS
 from probes.errors import UserError
 from probes.facts import Fact
 from workbench.cases import Case, resolve_fact
 from workbench.engine import Engine
 from workbench.ledgers.bulk import explain_unknown
-from workbench.ledgers.measuring import measure_batch
+from workbench.ledgers.measuring import measure_batch, rank_parts
 from workbench.ledgers.prompts import Laid, lay_fact
 from workbench.ledgers.table import Ledger, list_rows
 from workbench.problems import pose
@@ -49,6 +49,7 @@ class Measurer:
     def measure(self, facts: Sequence[Fact]) -> list[Block]:
         """Rows of all facts by all methods, in the order of the facts, then of the methods."""
         found = dict[tuple[str, str], Block]()
+        self.encode_ahead(facts)
         cases: Prepared[Case] | None = None
         for method in self.order.methods:
             if method == LEDGER:
@@ -67,7 +68,6 @@ class Measurer:
     def prepare(self, facts: Sequence[Fact], work: Callable[[Fact, Engine], Item]) -> Prepared[Item]:
         """Each fact prepared on the engine with the facts that it is compared with, or the reason why not."""
         prepared: Prepared[Item] = {}
-        self.encode_ahead(facts)
         for fact in facts:
             others = tuple(other for other in self.pools[fact.id] if other.id != fact.id)
             try:
@@ -168,7 +168,10 @@ class Measurer:
         from circuits.pairs import score_pairs
         from circuits.problem import refuse_still
 
-        scores, names = score_pairs(problem, settings.method, settings.choose_options()), Names.read(problem.wiring)
+        scores, names = (
+            score_pairs(problem, settings.method, settings.choose_options()),
+            name_nodes(problem.wiring.plan),
+        )
         for case, edges, clean, ablated in zip(batch, scores, problem.each_clean, problem.each_ablated, strict=True):
             assert case.fact is not None
             try:
@@ -188,12 +191,12 @@ class Measurer:
         problem = pose(self.engine, (case,), settings, summed=True, attention=False)
         found = score(problem, settings.method, settings.choose_options(), lambda label, done, total: None)
         about = describe(case, settings, problem.metric_clean, problem.metric_ablated)
-        return self.list_scores(Names.read(problem.wiring), found.edges[0], found.nodes[0], about)
+        return self.list_scores(name_nodes(problem.wiring.plan), found.edges[0], found.nodes[0], about)
 
     def list_scores(self, names: Names, edges: np.ndarray, nodes: np.ndarray, about: dict[str, Any]) -> Block:
         """The strongest nodes and edges, as many of each as the order lists; without any a row that says so."""
         flat = edges.ravel()
-        first, second = self.rank(nodes), self.rank(flat)
+        first, second = (rank_parts(values, self.order.top, self.order.threshold) for values in (nodes, flat))
         if not len(first) + len(second):
             return give_reason("no edge has a score to list", about)
         writers, readers = np.divmod(second, edges.shape[1])
@@ -207,13 +210,6 @@ class Measurer:
             },
         )
 
-    def rank(self, values: np.ndarray) -> Int[np.ndarray, " place"]:
-        """Places of the values to list, strongest first."""
-        sizes = np.abs(values)
-        order = np.argsort(-sizes, kind="stable")[: self.order.top]
-        kept: Int[np.ndarray, " place"] = order[(sizes[order] >= self.order.threshold) & (sizes[order] > 0)]
-        return kept
-
 
 @dataclass(frozen=True, slots=True)
 class Names:
@@ -222,10 +218,12 @@ class Names:
     writers: tuple[str, ...]
     readers: tuple[str, ...]
 
-    @classmethod
-    def read(cls, wiring: Wiring) -> Names:
-        """Names of a wiring."""
-        return cls(tuple(one.name for one in wiring.writers), tuple(one.name for one in wiring.readers))
+
+@lru_cache(maxsize=64)
+def name_nodes(plan: Plan) -> Names:
+    """Names of a plan's graph."""
+    wiring = wire(plan)
+    return Names(tuple(one.name for one in wiring.writers), tuple(one.name for one in wiring.readers))
 
 
 def stack_ledger(ledger: Ledger) -> Block:
@@ -235,9 +233,7 @@ def stack_ledger(ledger: Ledger) -> Block:
     if not ledger.known:
         return give_reason(explain_unknown(ledger), about)
     block = stack_rows(list_rows(ledger), about)
-    columns = dict(block.columns)
-    columns["value"] = columns.pop("share")
-    return replace(block, columns=columns)
+    return replace(block, columns={"value" if name == "share" else name: some for name, some in block.columns.items()})
 
 
 def give_reason(reason: str, shared: dict[str, Any] | None = None) -> Block:
