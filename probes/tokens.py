@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# Texts remembered at once, and the longest that is, in characters: some tens of megabytes at most.
-REMEMBERED, LONGEST = 1 << 15, 512
+# Texts remembered at once, and the longest that is, in characters: some tens of megabytes of questions.
+REMEMBERED, LONGEST = 1 << 17, 512
 
 
 @dataclass(slots=True)
