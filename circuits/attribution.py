@@ -40,7 +40,9 @@ def contract(
     Of a problem whose pairs stand apart, summed over positions alone, and as if each pair were the only one.
     """
     if problem.apart:
-        return torch.einsum("wbpm,rbpm->bwr", difference, gradients) * problem.groups
+        # As views of what lies there: einsum would copy both, once a stage.
+        first, second = difference.flatten(2).transpose(0, 1), gradients.flatten(2).permute(1, 2, 0)
+        return torch.bmm(first, second) * problem.groups
     if problem.summed:
         return (difference.flatten(1) @ gradients.flatten(1).T).unsqueeze(0)
     return torch.einsum("wbpm,rbpm->pwr", difference, gradients)

@@ -16,19 +16,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.activity import measure_activity, measure_attention_scale, measure_mlp_scale
+from circuits.activity import measure_attention_scale, measure_mlp_scale
+from circuits.anchors import Anchor, LedgerPass, keep_bare, list_anchor_tensors, read_anchor
 from circuits.attribution import list_written_streams
-from circuits.graph import Kind, wire
 from circuits.metrics import Readout, build_metric, read_logits
 from circuits.parts import Removal
 from circuits.shapley import list_coalitions
-from circuits.tracing import plan_model, stack_writes
-from probes.attachments import NOTHING, Attachment
+from probes.attachments import Attachment
 from probes.blocks import is_written
 from probes.errors import UserError
 from probes.forward import Record
-from probes.models import Hook, Model
-from probes.parts import PartsPass
+from probes.models import Model
 
 # Rows that run in one pass, and the most formats whose combinations are all run (2 to the power of it).
 ROWS = 512
@@ -80,7 +78,8 @@ class Chunk:
     """One pass: combinations (by number) times prompts, with the record, and gradients of the metric by layer.
 
     `heads` [row pos head d_head] is the gradient at what a head reads (over the scale of a norm after attention),
-    `mlp` [row pos d_model] that at what MLP and bank write, likewise.
+    `mlp` [row pos d_model] that at what MLP and bank write, likewise. `anchor` is read off the combination in which
+    nothing is attached, where the pass holds it and what is off leaves no trace.
     """
 
     numbers: Int[np.ndarray, " coalition"]
@@ -90,35 +89,7 @@ class Chunk:
     mlp: dict[int, Tensor]
     values: Float[np.ndarray, "coalition row"]
     logits: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Anchor:
-    """The run with nothing attached: its metric, and what its heads, FFN units and embedding bring to it.
-
-    `direct` [row part] is a part's own write into the logits at the norm's scale, to first order in the logits: for a
-    difference of logits exact. `effect` is the first-order drop of the metric when the part counts as zero everywhere;
-    effects of parts that feed each other overlap.
-    """
-
-    value: Float[np.ndarray, " row"]
-    components: tuple[str, ...]
-    direct: Float[np.ndarray, "row part"]
-    effect: Float[np.ndarray, "row part"]
-
-
-class LedgerPass(PartsPass):
-    """A pass of parts that also keeps what the unembedding reads, `normed` [batch pos d_model]."""
-
-    normed: Tensor | None = None
-
-    def list_end_hooks(self) -> list[Hook]:
-        """Hooks after the last layer; the unembedding's input is seen before positions are picked."""
-        hooks = super().list_end_hooks()
-        return [hooks[0], ("unembed.hook_in", self._see_normed), *hooks[1:]]
-
-    def _see_normed(self, normed: Tensor, hook: object) -> None:
-        self.normed = normed
+    anchor: Anchor | None = None
 
 
 def expand_rows(tensor: Tensor, rows: int) -> Tensor:
@@ -192,20 +163,29 @@ def run_side(
         with torch.enable_grad():
             values = build_metric(metric, ends.keep_steps(), logits)(logits)
         record = whole.record
-        every = asked.with_text is not None
-        heads, mlp = find_gradients(model, record, values, every)
+        bare = some[0] == 0 and leaves_nothing(asked, removal)
+        extra = list_anchor_tensors(model, whole) if bare else []
+        heads, mlp, slopes = find_gradients(model, record, values, asked.with_text is not None, extra)
         table = values.detach().double().cpu().numpy().reshape(len(some), rows)
-        yield Chunk(some, text, record, heads, mlp, table, logits.detach())
+        anchor = read_anchor(model, keep_bare(record, rows), table[0], [one[:rows] for one in slopes]) if bare else None
+        yield Chunk(some, text, record, heads, mlp, table, logits.detach(), anchor)
+
+
+def leaves_nothing(asked: Asked, removal: Removal) -> bool:
+    """Whether the combination with nothing on is the model by itself: no memory keeps attention when it is off."""
+    return removal == "renormalised" or asked.attachment.explicit is None
 
 
 def find_gradients(
-    model: Model, record: Record, values: Tensor, every: bool
-) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Gradients at what heads read, in layers that read memories or in `every` one, and at what MLPs and bank add."""
+    model: Model, record: Record, values: Tensor, every: bool, extra: Sequence[Tensor]
+) -> tuple[dict[int, Tensor], dict[int, Tensor], list[Tensor]]:
+    """Gradients at what heads read, in layers that read memories or in `every` one, at what MLPs and bank add, and at
+    the `extra` tensors.
+    """
     streams = list_written_streams(model, record)
     read = [i for i in range(model.layers) if every or i in record.slot_weights or i in record.learned_read]
     mlp = sorted(record.bank_units)
-    wanted = [*(streams[layer][0] for layer in read), *(streams[layer][1] for layer in mlp)]
+    wanted = [*(streams[layer][0] for layer in read), *(streams[layer][1] for layer in mlp), *extra]
     found = iter(torch.autograd.grad(values.sum(), wanted) if wanted else ())
     heads = {}
     with torch.no_grad():
@@ -217,56 +197,13 @@ def find_gradients(
                 gradient = norm.pull_back_frozen(gradient) / scale
             heads[layer] = torch.einsum("bpm,hdm->bphd", gradient, weights.output)
         units = {layer: freeze_mlp(model, record, layer, next(found)) for layer in mlp}
-    return heads, units
+    return heads, units, list(found)
 
 
 def freeze_mlp(model: Model, record: Record, layer: int, gradient: Tensor) -> Float[Tensor, "row pos d_model"]:
     """Gradient at the sum of what MLP and bank write, before any norm after them at the run's scale."""
     norm, scale = model.weights[layer].post_mlp_norm, measure_mlp_scale(model, record, layer)
     return gradient if norm is None or scale is None else norm.pull_back_frozen(gradient) / scale
-
-
-def run_anchor(model: Model, asked: Asked, metric: str) -> Anchor:
-    """The plain prompts with nothing attached, and what each part of the model brings."""
-    ends = asked.readout.positions
-    whole = LedgerPass(model, NOTHING, differentiable=True, ends=ends)
-    logits = whole.run(asked.plain)
-    record, normed = whole.record, whole.normed
-    assert record.final_stream is not None and record.embedding is not None and normed is not None
-    with torch.enable_grad():
-        values = build_metric(metric, asked.readout.keep_steps(), logits)(logits)
-    streams = list_written_streams(model, record)
-    flat = [record.embedding, *(stream for pair in streams for stream in pair), normed]
-    *total, last = torch.autograd.grad(values.sum(), flat)
-    norm = model.final_norm
-    with torch.no_grad():
-        frozen = norm.pull_back_frozen(last) / norm.measure(record.final_stream)[1]
-        writes, wiring = stack_writes(model, record), wire(plan_model(model, NOTHING))
-        activity = measure_activity(model, record)
-        names, direct, effect = list[str](), list[Tensor](), list[Tensor]()
-        for writer, written in zip(wiring.writers, writes, strict=True):
-            stage = 0 if writer.layer < 0 else 1 + 2 * writer.layer + (writer.kind is Kind.MLP)
-            weights = model.weights[max(writer.layer, 0)]
-            slopes = frozen, total[stage]
-            if writer.kind is Kind.MLP and writer.block < 0 and weights.down is not None:
-                fired = activity.units[writer.layer]
-                names += [replace(writer, part=unit).name for unit in range(fired.shape[-1])]
-                found = [(fired * project_down(model, writer.layer, slope)).sum(dim=1) for slope in slopes]
-            else:
-                names.append(writer.name)
-                found = [(written * slope).sum(dim=(1, 2)).unsqueeze(1) for slope in slopes]
-            direct.append(found[0])
-            effect.append(found[1])
-    stacked = (torch.cat(parts, dim=1).double().cpu().numpy() for parts in (direct, effect))
-    return Anchor(values.detach().double().cpu().numpy(), tuple(names), *stacked)
-
-
-def project_down(model: Model, layer: int, gradient: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos unit"]:
-    """Gradient at the activations of a layer's units, given that at what its MLP adds to the stream."""
-    weights = model.weights[layer]
-    assert weights.down is not None
-    norm = weights.post_mlp_norm
-    return (gradient if norm is None else norm.pull_back_frozen(gradient)) @ weights.down.T
 
 
 def judge(logits: Float[Tensor, "row step d_vocab"], readout: Readout) -> tuple[np.ndarray, np.ndarray]:

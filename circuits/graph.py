@@ -32,6 +32,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool
@@ -269,8 +270,9 @@ def can_see(writer: Component, reader: Component, parallel: bool) -> bool:
     return writes_before and not parallel
 
 
+@lru_cache(maxsize=64)
 def wire(plan: Plan) -> Wiring:
-    """The whole graph of a planned model."""
+    """The whole graph of a planned model, the same value for the same plan."""
     writers, readers = list_writers(plan), list_readers(plan)
     visible = np.array([[can_see(w, r.component, plan.parallel) for r in readers] for w in writers], dtype=bool)
     return Wiring(plan, writers, readers, visible)

@@ -23,8 +23,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.activity import sum_reads
+from circuits.anchors import Anchor, run_anchor
 from circuits.attention import SMALLEST_REST, weigh_sources
-from circuits.coalitions import Anchor, Asked, Chunk, Format, expand_rows, judge, run_anchor, run_side
+from circuits.coalitions import Asked, Chunk, Format, expand_rows, judge, run_side
 from circuits.graph import Component, Kind
 from circuits.parts import Removal
 from circuits.shapley import share_value, weigh_coalitions
@@ -232,11 +233,12 @@ def measure_ledgers(model: Model, asked: Asked, removal: Removal, metric: str) -
     values, heads = list[np.ndarray](), Heads()
     parts: list[Tensor | None] = [None] * len(formats)
     logits: Tensor | None = None
+    anchor: Anchor | None = None
     for behind, some in (
         ((False, numbers[: len(numbers) // 2]), (True, numbers[len(numbers) // 2 :])) if text else ((False, numbers),)
     ):
         for chunk in run_side(model, asked, behind, some, removal, metric):
-            logits = chunk.logits
+            logits, anchor = chunk.logits, anchor or chunk.anchor
             values.append(chunk.values)
             for place, number in enumerate(map(int, chunk.numbers)):
                 heads[number] = {k: split_rows(v, asked.plain.shape[0])[place] for k, v in chunk.heads.items()}
@@ -246,7 +248,7 @@ def measure_ledgers(model: Model, asked: Asked, removal: Removal, metric: str) -
                     held = parts[index]
                     parts[index] = found if held is None else held if found is None else held + found
     assert logits is not None
-    table, anchor = np.concatenate(values), run_anchor(model, asked, metric)
+    table, anchor = np.concatenate(values), anchor or run_anchor(model, asked.plain, asked.readout, metric)
     if not (np.isfinite(table).all() and np.isfinite(anchor.value).all()):
         raise UserError("the model's activations are not finite on these prompts: try --dtype float32")
     last = asked.text_readout if text else asked.readout

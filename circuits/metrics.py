@@ -6,7 +6,7 @@ over the positions from which each of its tokens is predicted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -50,20 +50,24 @@ def build_readout(
 
     Raises UserError for an answer and foil of unequal length, or equal ones.
     """
-    steps = max(len(answer) for answer in answers)
-    positions, weights = torch.zeros(len(answers), steps, dtype=torch.long), torch.zeros(len(answers), steps)
-    tokens = torch.zeros(2, len(answers), steps, dtype=torch.long)
-    for row, (length, answer, foil) in enumerate(zip(lengths, answers, foils, strict=True)):
+    for answer, foil in zip(answers, foils, strict=True):
         if len(answer) != len(foil):
             raise UserError(
                 f"the answer has {len(answer)} tokens and the foil {len(foil)}: they are compared token by token, so "
                 "choose a foil of the same length, or the metric log-prob"
             )
-        count = len(answer)
-        positions[row, :count] = torch.arange(length - 1, length - 1 + count)
-        weights[row, :count] = 1.0
-        tokens[0, row, :count], tokens[1, row, :count] = torch.tensor(answer), torch.tensor(foil)
-    return Readout(*(part.to(device) for part in (positions, tokens[0], tokens[1], weights)))
+    steps = max(len(answer) for answer in answers)
+
+    def fill(rows: Iterable[Sequence[float]], dtype: torch.dtype) -> Tensor:
+        return torch.tensor([[*row, *[0] * (steps - len(row))] for row in rows], dtype=dtype, device=device)
+
+    places = [range(length - 1, length - 1 + len(answer)) for length, answer in zip(lengths, answers, strict=True)]
+    return Readout(
+        fill(places, torch.long),
+        fill(answers, torch.long),
+        fill(foils, torch.long),
+        fill([[1.0] * len(answer) for answer in answers], torch.float32),
+    )
 
 
 def read_logits(logits: Float[Tensor, "batch pos d_vocab"], readout: Readout) -> Float[Tensor, "batch step d_vocab"]:

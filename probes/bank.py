@@ -7,8 +7,7 @@ model's own parameters (`probes/blocks.py` lists their kinds); the *generic* blo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -139,18 +138,28 @@ def fetch_blocks(bank: Bank, model: Model, path: tuple[int, ...]) -> BankBlocks:
 
     Raises UserError for a path that the bank does not have, a block that is missing, or a damaged file.
     """
-    bank.check_path(path)
-    weights: dict[str, list[Tensor]] = {name: [] for name in bank.design.shape_tensors(1)}
-    with ExitStack() as stack:
-        shards: dict[str, Shard] = {}
-        for level, cluster in enumerate(path, start=1):
-            name = bank.find_place(level, cluster)[0]
-            if name not in shards:
-                shards[name] = stack.enter_context(open_shard(bank.find_shard(name)))
-            for part, tensor in read_block(bank, shards[name], level, cluster):
-                weights[part].append(tensor.to(model.device, torch.float32)[None])
-    levels = {name: tuple(tensors) for name, tensors in weights.items()}
-    return BankBlocks(path, bank.layers, levels, bank.design.kind, bank.design.factor)
+    return fetch_rows(bank, model, [path])
+
+
+def fetch_rows(bank: Bank, model: Model, paths: Sequence[tuple[int, ...]]) -> BankBlocks:
+    """Blocks of several prompts, a row each, as `fetch_blocks`; what several share is read once."""
+    wanted = dict[str, dict[tuple[int, int], None]]()
+    for path in dict.fromkeys(paths):
+        bank.check_path(path)
+        for block in enumerate(path, start=1):
+            wanted.setdefault(bank.find_place(*block)[0], {})[block] = None
+    held = dict[tuple[int, int], dict[str, Tensor]]()
+    for name, blocks in wanted.items():
+        with open_shard(bank.find_shard(name)) as shard:
+            held |= {block: dict(read_block(bank, shard, *block)) for block in blocks}
+    levels = {
+        name: tuple(
+            torch.stack([held[level, cluster][name] for cluster in column]).to(model.device, torch.float32)
+            for level, column in enumerate(zip(*paths, strict=True), start=1)
+        )
+        for name in bank.design.shape_tensors(1)
+    }
+    return BankBlocks(paths[0], bank.layers, levels, bank.design.kind, bank.design.factor)
 
 
 def read_block(bank: Bank, shard: Shard, level: int, cluster: int) -> Iterator[tuple[str, Tensor]]:

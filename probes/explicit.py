@@ -9,6 +9,7 @@ put before the context.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -128,6 +129,19 @@ def require_attention(model: Model, positions: Positions | None = None) -> None:
 def fetch_memories(memories: MemorySource, model: Model, ids: tuple[str, ...]) -> ExplicitBlocks:
     """Memories of these ids, keys turned to lie `offset` positions before the context, ready to attach."""
     return turn_memories(memories.select(ids), model)
+
+
+def fetch_memory_rows(memories: MemorySource, model: Model, rows: Sequence[tuple[str, ...]]) -> ExplicitBlocks:
+    """Memories of several prompts, a row each with as many as any other, as `fetch_memories`."""
+    every = tuple(dict.fromkeys(name for row in rows for name in row))
+    turned = fetch_memories(memories, model, every)
+    places = torch.tensor([[every.index(name) for name in row] for row in rows], device=turned.keys.device)
+
+    def spread(part: Tensor) -> Tensor:
+        return part[0][:, places].transpose(0, 1).contiguous()
+
+    keys, values, absent = (spread(part) for part in (turned.keys, turned.values, turned.absent))
+    return replace(turned, ids=rows[0], keys=keys, values=values, absent=absent)
 
 
 def turn_memories(memories: ExplicitMemories, model: Model) -> ExplicitBlocks:

@@ -25,6 +25,7 @@ from torch import Tensor
 from probes.errors import UserError
 from probes.experts import Experts, read_experts
 from probes.norms import Norm
+from probes.tokens import Remembered
 
 Hook = tuple[str, Callable[..., Tensor | None]]
 
@@ -113,6 +114,7 @@ class Model:
     attention: AttentionForm | None = field(default=None, repr=False)
     lock: Any = field(default_factory=threading.RLock, repr=False)
     base: Model | None = field(default=None, repr=False)
+    remembered: Remembered = field(default_factory=Remembered, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:
@@ -184,7 +186,7 @@ class Model:
 
         Raises UserError when the text is empty or longer than the context.
         """
-        ids = list(self.tokenizer(text)["input_ids"])
+        ids = self.remembered.encode(self.tokenizer, text, special=True)
         if not ids:
             raise UserError("the prompt is empty: type some text")
         if len(ids) > self.context:
@@ -193,11 +195,16 @@ class Model:
 
     def encode_plain(self, text: str) -> list[int]:
         """Token ids of a piece of text without special tokens."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self.remembered.encode(self.tokenizer, text, special=False)
+
+    def encode_ahead(self, prompts: Sequence[str], pieces: Sequence[str]) -> None:
+        """Encode prompts and pieces of text that will be asked for, all at once, which costs less than one by one."""
+        self.remembered.encode_ahead(self.tokenizer, prompts, special=True)
+        self.remembered.encode_ahead(self.tokenizer, pieces, special=False)
 
     def decode(self, token: int) -> str:
         """Text of one token, spaces kept."""
-        return str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+        return self.remembered.decode(self.tokenizer, token)
 
 
 def name_hook(layer: int, point: str) -> str:

@@ -75,11 +75,9 @@ def build_inputs(engine: Engine, cases: Sequence[Case], metric: str) -> Inputs:
     """
     from circuits.metrics import build_readout
     from circuits.problem import Inputs, pad_tokens
-    from probes.attachments import stack_attachments
 
     def attach(sides: Sequence[Side]) -> Attachment:
-        rows = [engine.attach(side.path, side.memories) for side in sides]
-        return rows[0] if len(rows) == 1 else stack_attachments(rows)
+        return engine.attach_rows([(side.path, side.memories) for side in sides])
 
     clean, other = [case.clean for case in cases], [case.counterfactual for case in cases]
     same = all((a.path, a.memories) == (b.path, b.memories) for a, b in zip(clean, other, strict=True))

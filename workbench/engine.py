@@ -13,7 +13,7 @@ from workbench.library import find_shipped, read_shipped_facts, read_template
 from workbench.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -45,14 +45,26 @@ class Engine:
 
         The faithful reader's prefix comes with the memories, as their last block.
         """
-        from probes.attachments import Attachment
-        from probes.bank import fetch_blocks
-        from probes.explicit import fetch_memories
+        return self.attach_rows([(path, memories)])
+
+    def attach_rows(self, rows: Sequence[tuple[tuple[int, ...], tuple[str, ...]]]) -> Attachment:
+        """What `attach` gives for several prompts, a row each, read from disk together.
+
+        Raises UserError unless all have as many levels and memories.
+        """
+        from probes.attachments import Attachment, stack_attachments
+        from probes.bank import fetch_rows
+        from probes.explicit import fetch_memory_rows
         from probes.prefix import add_prefix
 
-        bank = fetch_blocks(self.bank, self.model, path) if self.bank is not None and path else None
+        if len({(len(path), len(memories)) for path, memories in rows}) > 1:
+            return stack_attachments([self.attach(*row) for row in rows])
+        paths, memories = [path for path, _ in rows], [ids for _, ids in rows]
+        bank = fetch_rows(self.bank, self.model, paths) if self.bank is not None and paths[0] else None
         explicit = (
-            fetch_memories(self.memories, self.model, memories) if self.memories is not None and memories else None
+            fetch_memory_rows(self.memories, self.model, memories)
+            if self.memories is not None and memories[0]
+            else None
         )
         if explicit is not None and self.prefix is not None:
             explicit = add_prefix(explicit, self.prefix)

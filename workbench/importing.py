@@ -6,10 +6,12 @@ transcoder features are added up to the FFN of their layer, positions that a fil
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs
 
 from circuits.circuit import Circuit, Edge, Move, build_node
 from circuits.graph import Plan, can_see, parse_component
@@ -39,20 +41,35 @@ class Imported:
     groups: dict[str, list[str]] = field(default_factory=dict)
 
 
-def read_circuit(data: bytes) -> Imported:
-    """Circuit of a file of ours or another tool. Raises UserError that names what the file lacks."""
+def read_circuit(data: bytes, query: str = "") -> Imported:
+    """Circuit of a file of ours or another tool; `query` is the viewer's, for an attribution graph.
+
+    Raises UserError that names what the file lacks.
+    """
     document = parse_document(data)
     if isinstance(document, dict):
         if document.get("format") == FORMAT:
             return Imported("memory-circuits", read_json(data))
         if {"metadata", "nodes", "links"} <= document.keys():
-            return read_graph(document)
+            return read_graph(document | {"qParams": parse_query(query)} if query else document)
         if {"cfg", "nodes", "edges"} <= document.keys():
             return read_eap(document)
     raise UserError(
         "not a circuit file: it is neither ours (format memory-circuits/circuit), nor an attribution graph (metadata, "
         "nodes, links), nor an EAP-IG graph (cfg, nodes, edges)"
     )
+
+
+def parse_query(query: str) -> dict[str, Any]:
+    """Pins and supernodes of a viewer's address or its query string. Raises UserError for one that has neither."""
+    found = parse_qs(query.split("#")[0].rpartition("?")[2])
+    try:
+        groups = json.loads(found.get("supernodes", ["[]"])[0])
+    except ValueError:
+        groups = None
+    if not ({"pinnedIds", "supernodes"} & found.keys()) or not isinstance(groups, list):
+        raise UserError("the query has no pinnedIds or supernodes: copy it from the viewer's address, from `?` on")
+    return {"pinnedIds": found.get("pinnedIds", [""])[0].split(","), "supernodes": groups}
 
 
 def describe_origin(prompt: str, tokens: list[str], answer: str, summed: bool, scan: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ DEFAULT_TEMPLATE = "{document} {prompt}"
 
 def find_shipped() -> Path:
     """Folder with model/, bank/, memory/, facts.parquet, documents.parquet. Raises UserError when it is not there."""
-    folder = Path(str(files("workbench") / "shipped"))
+    folder = Path(__file__).parent / "shipped"
     if not (folder / "model" / "config.json").is_file():
         raise UserError(
             f"the shipped model is missing from {folder}: install the package again, or `memory-circuits demo train`"

@@ -82,9 +82,17 @@ def name_view(value: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def read_views(folder: Path) -> dict[str, dict[str, Any]]:
-    """Views of a run by id, oldest first; none when there is no file. Raises UserError when it is damaged."""
-    path = folder / FILE
+def find_views(place: Path) -> Path:
+    """File of the views of a run, in its folder, or of a circuit file, beside it."""
+    return place / FILE if place.is_dir() else place.with_name(f"{place.stem}.{FILE}")
+
+
+def read_views(place: Path) -> dict[str, dict[str, Any]]:
+    """Views of a run or circuit file by id, oldest first; none when there is no file.
+
+    Raises UserError when it is damaged.
+    """
+    path = find_views(place)
     if not path.is_file():
         return {}
     if path.stat().st_size > LARGEST:
@@ -103,28 +111,30 @@ def read_views(folder: Path) -> dict[str, dict[str, Any]]:
     return views
 
 
-def save_view(folder: Path, view: SavedView) -> str:
-    """Add a view to a run's `view.json`, whole or not at all, and return its id; of too many the oldest goes.
+def save_view(place: Path, view: SavedView) -> str:
+    """Add a view to those of a run or circuit file and return its id; of too many the oldest goes.
 
     Raises UserError when the file that is there is damaged or the disk refuses.
     """
     value = encode_view(view)
     number = name_view(value)
     with _writing:
-        views = read_views(folder)
+        views = read_views(place)
         views.pop(number, None)
         kept = dict(list(views.items())[-(MOST_VIEWS - 1) :]) | {number: value}
         document = {"format": FORMAT, "version": VERSION, "views": kept}
-        write_file(folder / FILE, json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n")
+        write_file(
+            find_views(place), json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n"
+        )
     return number
 
 
-def load_view(folder: Path, number: str, circuit: Circuit) -> tuple[SavedView, int]:
+def load_view(place: Path, number: str, circuit: Circuit) -> tuple[SavedView, int]:
     """A saved view of a run, fitted to its circuit, and how many of its nodes the circuit does not have.
 
     Raises UserError when there is no such view or the file is damaged.
     """
-    views = read_views(folder)
+    views = read_views(place)
     if number not in views:
         raise UserError("this run has no such saved view: choose one of its list, or begin anew")
     return fit(decode_view(views[number]), circuit)

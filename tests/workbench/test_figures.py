@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from probes.errors import UserError
 from workbench.cli import main
+from workbench.commands.specificity import save_table
 from workbench.costs.formats import Usage, compare_formats
 from workbench.costs.shapes import read_shape
 from workbench.figures.axes import COLUMNS, Frame, Scale
@@ -26,6 +28,7 @@ from workbench.figures.themes import THEMES
 from workbench.figures.vector import write_scene
 from workbench.importing import read_circuit
 from workbench.ledgers.table import Entry, Ledger, save_ledgers
+from workbench.lens_tables import LensTable
 from workbench.library import find_shipped
 from workbench.runs import Run
 from workbench.view_files import SavedView, save_view
@@ -214,24 +217,50 @@ def test_the_caption_says_what_a_reader_needs(
     assert document["width_points"] <= COLUMNS[1] + 0.01
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if not KINDS[kind].torch])
-@pytest.mark.parametrize("suffix", [".svg", ".tex", ".html"])
-def test_every_kind_is_drawn_twice_alike(kind: str, suffix: str, run_folder: Path, tmp_path: Path) -> None:
-    save_ledgers([make_ledger()], {"model": {"name": "m", "sha256": "0" * 64}}, run_folder / "ledger.json")
+def prepare_figure(kind: str, folder: Path) -> list[str]:
+    """Arguments of a kind of figure: a run's folder with all that any kind needs, or a table beside it."""
+    about = {"model": {"name": "m", "sha256": "0" * 64}, "bank": "1" * 64, "memory": "2" * 64}
+    save_ledgers([make_ledger()], about, folder / "ledger.json")
     curve = {"shares": [0.001, 1.0], "faithfulness": [0.1, 1.0], "edges": [1, 9], "cpr": 1.0, "cmd": 0.0}
     quality = {"format": "memory-circuits/quality", "version": 1,
                "curves": {"absolute": curve, "signed": curve, "random": curve, "draws": 3}}  # fmt: skip
-    (run_folder / "quality.json").write_text(json.dumps(quality))
-    table = tmp_path / "t.parquet"
-    from workbench.commands.specificity import save_table
+    (folder / "quality.json").write_text(json.dumps(quality))
+    table = folder.parent / "t.parquet"
+    about |= {"facts": 5, "relations": 2, "items": 10, "method": "zero ablation, exact"}
+    about |= {"metric": "log-odds", "unit": "nats", "command": "memory-circuits specificity"}
+    save_table(table, [{"component": "a0.h0", "index": 0.5, "largest": 1.0, "label": "specific"}], about)
+    return [str(table)] if kind == "specificity" else [str(folder)] * KINDS[kind].count
 
-    save_table(table, [{"component": "a0.h0", "index": 0.5, "largest": 1.0, "label": "specific"}])
-    names = [str(table)] if kind == "specificity" else [str(run_folder)] * KINDS[kind].count
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not KINDS[kind].torch])
+@pytest.mark.parametrize("suffix", [".svg", ".tex", ".html"])
+def test_every_kind_is_drawn_twice_alike(kind: str, suffix: str, run_folder: Path, tmp_path: Path) -> None:
+    names = prepare_figure(kind, run_folder)
     outs = [tmp_path / name / f"f{suffix}" for name in ("one", "two")]
     for out in outs:
         assert main(["figure", kind, *names, "--theme", "colour-blind", "--out", str(out)]) == 0
     texts = [out.read_text().replace("/one/", "/two/") for out in outs]
     assert texts[0] == texts[1] and len(texts[0]) > 500
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_a_whole_caption(
+    kind: str, run_folder: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """n, method, ablation, metric, hashes of model and memories, and the command that draws the figure again."""
+    size = len(run.tokens)
+    shares = ((0.5,) * size,) * 2
+    table = LensTable(
+        tuple(run.tokens), tuple(range(size)), (("x",) * size,) * 2, shares, "x", shares, ((1,) * size,) * 2
+    )
+    monkeypatch.setattr("workbench.lens_tables.read_run", lambda run, tick: table)
+    out = tmp_path / "f.svg"
+    assert main(["figure", kind, *prepare_figure(kind, run_folder), "--out", str(out)]) == 0
+    caption = out.with_name("f.svg.caption.txt").read_text()
+    for needed in (r"n = \d+", "Method: ", "ablation: ", "metric: ", *(f"sha256 {digit * 12}" for digit in "012"),
+                   f"Drawn by: memory-circuits figure {kind} "):  # fmt: skip
+        assert re.search(needed, caption), f"{needed} is not in: {caption}"
+    assert "not stated" not in caption
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from workbench.formats.attribution_graph import encode_graph, pair_numbers, writ
 from workbench.formats.eap import encode_eap, list_all_edges, write_eap
 from workbench.importing import Imported, read_circuit
 from workbench.runs import Run
+from workbench.view_files import SavedView, load_view, save_view
+from workbench.views.curation import Curation, Group
 from workbench.views.layout import lay_out
 from workbench.views.svg import draw_run, view_run
 
@@ -294,6 +296,35 @@ def test_import_and_export_on_the_command_line(
     assert dropped["nodes"] and dropped["unit"] == "logits"
     assert main(["figure", "map", str(circuit), "--out", str(tmp_path / "m.svg")]) == 2
     assert "needs a whole run" in capsys.readouterr().err
+
+
+def test_pins_and_supernodes_of_a_graph_or_of_the_viewer_s_address_become_a_view(
+    run: Run, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pinned, *members = [node.id for node in run.circuit.nodes if node.component.layer in (0, 1)][:4]
+    state = Curation(pinned=(pinned,), groups=(Group("group:1", "mine & <yours>", tuple(members)),))
+    view = save_view(run_folder, SavedView(30, "", state))
+    graph, circuit = tmp_path / "graphs" / "norland.json", tmp_path / "circuit.json"
+    words = ["export", str(run_folder), "--to", "attribution-graph", "--view", view, "--out", str(graph)]
+    assert main(words) == 0
+    bare = json.loads(graph.read_bytes())
+    bare["qParams"] = {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": ""}
+    (tmp_path / "bare.json").write_text(json.dumps(bare))
+    query = str(graph.parent / "norland.query.txt")
+    for source, given in ((graph, []), (tmp_path / "bare.json", ["--query", query])):
+        capsys.readouterr()
+        assert main(["import", str(source), *given, "--out", str(circuit), "--json"]) == 0
+        number = json.loads(capsys.readouterr().out)["view"]
+        kept, lost = load_view(circuit, number, read_circuit(circuit.read_bytes()).circuit.circuit)
+        assert (kept.curation.pinned, kept.curation.groups, lost) == (state.pinned, state.groups, 0)
+        out = tmp_path / "c.svg"
+        assert main(["figure", "circuit", str(circuit), "--view", number, "--out", str(out)]) == 0
+        assert "mine &amp; &lt;yours&gt;" in out.read_text()
+        (tmp_path / "circuit.view.json").unlink()
+    assert main(["import", str(tmp_path / "bare.json"), "--out", str(circuit)]) == 0
+    assert not (tmp_path / "circuit.view.json").exists()
+    assert main(["import", str(graph), "--query", "nothing=1"]) == 2
+    assert "no pinnedIds or supernodes" in capsys.readouterr().err
 
 
 def test_a_drawing_of_edges_across_positions_has_all_of_them() -> None:

@@ -34,7 +34,7 @@ from workbench.ledgers.prompts import lay_fact
 from workbench.problems import pose
 from workbench.settings import Question, Settings
 from workbench.sweeps.measuring import attempt, prepare_measurer
-from workbench.sweeps.parts import hold_folder, load_table
+from workbench.sweeps.parts import Block, hold_folder, load_table
 from workbench.sweeps.plans import Order, change_settings, plan_sweep, pool_facts
 from workbench.sweeps.sweeping import sweep
 
@@ -152,6 +152,7 @@ def test_every_fact_is_measured_or_has_a_reason(engine: Engine, world: Path, tmp
     rows = load_table(tmp_path / "table").to_pylist()
     keys = {(row["fact"], row["condition"], row["method"]) for row in rows if row["condition"]}
     assert len(keys) == 10 * 2 * 2
+    assert {method for _, _, method in keys} == {"eap", "ledger"}
     early = {row["fact"]: row["reason"] for row in rows if not row["condition"]}
     assert "duplicate" in early["capital/France"]
     assert "no shipped fact has the id" in early["broken"]
@@ -174,7 +175,8 @@ def test_rows_of_a_ledger_are_those_of_the_ledger(engine: Engine) -> None:
     fact = engine.facts[0]
     order = replace(ORDER, methods=("ledger",))
     measurer = prepare_measurer(engine, order, "all", pool_facts(engine.model, engine.facts, 0))
-    rows = measurer.measure([fact])
+    (block,) = measurer.measure([fact])
+    rows = block.list_rows()
     settings = change_settings(SETTINGS, "all")
     laid = lay_fact(engine, fact, (fact, *(o for o in engine.facts if o.id != fact.id)), settings)
     (ledger,) = measure_batch(engine, [laid], "renormalised", "logit-diff", 4, 0.0)
@@ -188,16 +190,16 @@ def test_rows_of_a_ledger_are_those_of_the_ledger(engine: Engine) -> None:
 def test_a_batch_that_fails_loses_only_the_fact_that_does_not_run() -> None:
     """Halved until the fact stands alone; what else goes wrong surfaces."""
 
-    def work(batch: Any) -> dict[str, list[dict[str, Any]]]:
+    def work(batch: Any) -> dict[str, Block]:
         if "c" in batch:
             raise RuntimeError("the  device\nsays no")
-        return {name: [{"row": "edge"}] for name in batch}
+        return {name: Block({}, {"row": ["edge"]}) for name in batch}
 
     found = attempt(tuple("abcde"), str, work)
-    assert [found[name][0]["row"] for name in "abcde"] == ["edge", "edge", "reason", "edge", "edge"]
-    assert found["c"][0]["reason"] == "RuntimeError: the device says no"
+    assert [found[name].columns["row"][0] for name in "abcde"] == ["edge", "edge", "reason", "edge", "edge"]
+    assert found["c"].list_rows() == [{"row": "reason", "reason": "RuntimeError: the device says no"}]
 
-    def break_down(batch: Any) -> dict[str, list[dict[str, Any]]]:
+    def break_down(batch: Any) -> dict[str, Block]:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -66,7 +66,8 @@ def route_text(bank: Bank, text: str, blocked: int | None = None) -> tuple[int, 
 
 def is_shipped(bank: Bank) -> bool:
     """Whether a bank is the one that the facts' paths belong to, or has no router that could say otherwise."""
-    return bank.folder.resolve() == (library.find_shipped() / "bank").resolve() or not (bank.folder / ROUTER).is_file()
+    shipped = library.find_shipped() / "bank"
+    return (shipped.is_dir() and shipped.samefile(bank.folder)) or not (bank.folder / ROUTER).is_file()
 
 
 def find_own_route(bank: Bank, fact: Fact | None, prompt: str) -> Route:

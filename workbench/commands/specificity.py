@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +14,12 @@ import numpy as np
 
 from circuits.component_names import KINDS, find_kind
 from probes.errors import UserError
-from workbench.commands.command import Answer, Command
+from workbench.commands.command import PROGRAM, Answer, Command
 from workbench.commands.desk import TERMINAL, Desk
 from workbench.commands.fact_sets import declare_facts, describe_skipped, gather_items, read_settings, tell_skipped
 from workbench.commands.terminal import format_table
 from workbench.fact_items import keep_known
+from workbench.ledgers.measuring import describe_source
 
 if TYPE_CHECKING:
     from circuits.component_effects import Item
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 # Texts about no fact, on which removal shall change nothing; each is cut to what the model reads.
 UNRELATED = 8
+# What of the answer a table's file says of itself.
+ABOUT = ("method", "metric", "unit", "facts", "relations", "items", "seed")
 
 
 def declare_specificity(parser: argparse.ArgumentParser) -> None:
@@ -85,8 +90,6 @@ def measure(options: argparse.Namespace, desk: Desk = TERMINAL) -> Answer:
         texts = list_unrelated(engine.model, [fact.document for fact in engine.facts], items, facts)
         confirmed = confirm(engine.model, items, layout, effects.values, found, texts, options.confirm, effects, tick)
     rows = [asdict(one) | {"kind": find_kind(one.component)} | confirmed.get(one.component, {}) for one in found]
-    if options.table:
-        save_table(Path(options.table), rows)
     counts = {
         kind: {
             label: sum((r["kind"], r["label"]) == (kind, label) for r in rows)
@@ -107,6 +110,9 @@ def measure(options: argparse.Namespace, desk: Desk = TERMINAL) -> Answer:
         "components": rows,
         "skipped": [asdict(one) for one in skipped],
     }
+    if options.table:
+        about = {name: document[name] for name in ABOUT} | describe_source(engine, settings)
+        save_table(Path(options.table), rows, about | {"command": build_command(options)})
     return Answer(document, render(document, options.show, tell_skipped(skipped)))
 
 
@@ -174,8 +180,26 @@ def measure_text(model: Model, texts: Sequence[tuple[int, ...]], component: str,
     return float(remove(model, texts, component, item.attachment, detach_component(item, component)).mean())
 
 
-def save_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """A Parquet table with a row for every component, written whole or not at all."""
+def build_command(options: argparse.Namespace) -> str:
+    """The command line of these options, defaults left out."""
+    parser, words = argparse.ArgumentParser(add_help=False), [PROGRAM, "specificity"]
+    declare_specificity(parser)
+    for action in parser._actions:
+        value = getattr(options, action.dest, action.default)
+        if value == action.default:
+            continue
+        words.append(action.option_strings[-1])
+        if action.nargs != 0:
+            words += map(str, value) if isinstance(value, list | tuple) else [str(value)]
+    return shlex.join(words)
+
+
+def save_table(path: Path, rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> None:
+    """A Parquet table with a row for every component, written whole or not at all.
+
+    `about` says of how many facts, how measured, on which model and by which command; it stands in the file's metadata
+    as JSON, where a figure's caption finds it.
+    """
     import io
 
     import pyarrow as pa
@@ -186,6 +210,7 @@ def save_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
     buffer = io.BytesIO()
     table = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
+    table = table.replace_schema_metadata({PROGRAM: json.dumps(about, sort_keys=True)})
     pq.write_table(table, buffer, compression="zstd")
     write_file(path, buffer.getvalue())
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 
 from probes.errors import UserError
+from probes.facts import Fact
 from workbench import pipeline
 from workbench.commands.attributing import declare_removal
 from workbench.commands.command import Answer, Command
 from workbench.commands.questions import declare_model, declare_seed
 from workbench.commands.sweeping import declare_measures, read_order
 from workbench.commands.terminal import format_table, show_progress
+from workbench.engine import Engine
 from workbench.sweeps.estimates import SHAPES, Assumptions, count_passes, estimate
+from workbench.sweeps.overhead import measure_overhead
+from workbench.sweeps.workers import keep_threads
 
+# Samples of facts; the first is counted and warms up, the others are timed.
+SAMPLES = 4
 UNITS = {
     "peak": "peak of a GPU in TFLOP/s; 989 is an H100's in bfloat16, dense",
     "utilisation": "share of the peak that is reached",
-    "overhead": "wall time over that of the bare passes; `python benchmarks/sweep.py` measures it",
     "gigabytes": "memory of a GPU in GB",
     "weights": "share of a GPU's memory that weights may take",
 }
@@ -33,10 +39,18 @@ def declare_sweep_costs(parser: argparse.ArgumentParser) -> None:
         "--sample",
         metavar="N",
         type=int,
-        default=32,
-        help="shipped facts, evenly spread, whose passes are counted (default: %(default)s)",
+        default=64,
+        help="shipped facts, evenly spread, whose passes are counted, and so many more whose time is measured "
+        "(default: %(default)s)",
     )
-    for field in fields(Assumptions):
+    parser.add_argument(
+        "--overhead",
+        metavar="X",
+        type=float,
+        help="time of a sweep over that of its bare passes (default: measured on the model, median of "
+        f"{SAMPLES - 1} samples)",
+    )
+    for field in fields(Assumptions)[1:]:
         parser.add_argument(
             f"--{field.name}",
             metavar="X",
@@ -51,21 +65,40 @@ def declare_sweep_costs(parser: argparse.ArgumentParser) -> None:
     declare_seed(parser)
 
 
+def draw_samples(facts: Sequence[Fact], size: int) -> list[Sequence[Fact]]:
+    """`SAMPLES` samples of `size` facts each, evenly spread; they share facts only where there are not enough."""
+    count = min(size, len(facts))
+    spread = [facts[place * len(facts) // (count * SAMPLES)] for place in range(count * SAMPLES)]
+    return [spread[first::SAMPLES] for first in range(SAMPLES)]
+
+
+def describe_overhead(options: argparse.Namespace, engine: Engine) -> str:
+    """Where the overhead comes from."""
+    if options.overhead is not None:
+        return "given"
+    return f"measured on {engine.model.name}, {options.threads} threads, median of {SAMPLES - 1} samples"
+
+
 def show_sweep_costs(options: argparse.Namespace) -> Answer:
-    """Count the passes of a sample and put them into GPU-hours."""
+    """Count the passes of a sample, time a sweep of others, and put both into GPU-hours."""
+    import torch
+
     for name, some in (("facts", [options.facts]), ("sample", [options.sample]), ("gpus", options.gpus)):
         if any(not 1 <= number <= 10**9 for number in some):
             raise UserError(f"--{name} is {' '.join(map(str, some))}: give whole numbers from 1")
-    assumed = Assumptions(**{field.name: getattr(options, field.name) for field in fields(Assumptions)})
-    for name, value in asdict(assumed).items():
-        if not 0 < value < float("inf"):
+    given = {name: getattr(options, name) for name in UNITS}
+    for name, value in {**given, "overhead": options.overhead}.items():
+        if value is not None and not 0 < value < float("inf"):
             raise UserError(f"--{name} is {value}: give a number above 0")
     order = read_order(options)
-    with show_progress() as tick:
+    with show_progress() as tick, keep_threads():
         engine = pipeline.open_engine(order.settings, tick)
-        count = min(options.sample, len(engine.facts))
-        chosen = [engine.facts[place * len(engine.facts) // count] for place in range(count)]
-        passes = count_passes(engine, order, chosen)
+        torch.set_num_threads(order.threads)
+        samples = draw_samples(engine.facts, options.sample)
+        tick("counting passes", 0, 1)
+        passes, count = count_passes(engine, order, samples[0]), len(samples[0])
+        overhead = options.overhead or measure_overhead(engine, order, samples)
+    assumed = Assumptions(overhead, **given)
     found = [
         estimate(name, shape, passes, options.facts, gpus, assumed)
         for name, shape in SHAPES.items()
@@ -78,6 +111,7 @@ def show_sweep_costs(options: argparse.Namespace) -> Answer:
         "conditions": list(order.conditions),
         "passes": asdict(passes),
         "assumed": asdict(assumed),
+        "overhead_measured": options.overhead is None,
         "estimates": [one.to_json() for one in found],
     }
     rows = [[one.model, one.gpus, one.each, one.copies, one.hours, one.gpu_hours] for one in found]
@@ -85,9 +119,11 @@ def show_sweep_costs(options: argparse.Namespace) -> Answer:
     text = (
         f"{options.facts:,} facts by {' and '.join(order.methods)} ({', '.join(order.conditions)})\n\n{table}\n\n"
         f"counted on {count} shipped facts, a fact: {passes.forward:.4g} tokens forwards, {passes.backward:.4g} "
-        f"backwards, in {passes.rows:.4g} rows\nassumed: {assumed.peak:g} TFLOP/s x {assumed.utilisation:g}, overhead "
-        f"{assumed.overhead:g}, {assumed.gigabytes:g} GB of which {assumed.weights:.0%} for weights in 16 bits, "
-        "prompts as long as the shipped ones; no hours: the model does not fit"
+        f"backwards, in {passes.rows:.4g} rows\n"
+        f"overhead (time of a sweep / that of its bare passes): {overhead:.3g}, {describe_overhead(options, engine)}\n"
+        f"assumed: {assumed.peak:g} TFLOP/s x {assumed.utilisation:g}, {assumed.gigabytes:g} GB of which "
+        f"{assumed.weights:.0%} for weights in 16 bits, prompts as long as the shipped ones, the overhead that of "
+        "larger models too; no hours: the model does not fit"
     )
     return Answer(document, text)
 

@@ -11,6 +11,9 @@ from workbench.views.text import show_line
 
 # Digits of a hash that a caption shows.
 DIGITS = 12
+# How numbers that are no scores of the circuit were measured.
+RECORDED = "Method: recorded attention; ablation: none; metric: probability."
+LENS = "Method: logit lens; ablation: none; metric: probability of the softmax."
 
 
 def name_method(circuit: Circuit) -> str:
@@ -33,7 +36,7 @@ def name_hashes(about: dict[str, Any]) -> str:
     found = [f"Model {show_line(str(model.get('name', 'not stated')))}{name_hash(model)}"]
     for key, word in (("bank", "bank"), ("explicit", "explicit memories")):
         if memories.get(key):
-            found.append(f"{word} {show_line(str(memories[key].get('name', '')))}{name_hash(memories[key])}")
+            found.append(f"{word} {show_line(str(memories[key].get('name', '')))}".rstrip() + name_hash(memories[key]))
     if memories.get("text"):
         found.append("text before the prompt")
     return "; ".join(found) + "."
@@ -82,3 +85,23 @@ def describe_circuit(source: Traced, shown: int) -> str:
             name_faithfulness(source.about),
         )
     ).strip()
+
+
+def name_memories(about: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Hashes of the memories that a ledger or table tells, as a run tells them."""
+    return {name: {"sha256": about[key]} for name, key in (("bank", "bank"), ("explicit", "memory")) if about.get(key)}
+
+
+def caption_specificity(about: dict[str, Any], components: int, command: str) -> str:
+    """Caption of a table of components: what it tells of itself in its file (nothing in those of older releases)."""
+    unknown = "not stated"
+    words = (
+        f"Specificity index and largest effect of {components} components. n = {about.get('facts', unknown)} facts of "
+        f"{about.get('relations', unknown)} relations, in {about.get('items', unknown)} prompts. Method: "
+        f"{about.get('method', unknown)}; ablation: zero; metric: {about.get('metric', unknown)}, in "
+        f"{about.get('unit', unknown)}; positive helps the answer.",
+        name_hashes(about | {"memories": name_memories(about)}),
+        f"Drawn by: {command}",
+        f"Table by: {show_line(str(about['command']))}" if about.get("command") else "",
+    )
+    return " ".join(filter(None, words))

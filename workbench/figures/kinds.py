@@ -15,7 +15,15 @@ from probes.errors import UserError
 from probes.progress import Tick, quiet
 from workbench.circuit_files import Traced
 from workbench.figures.axes import COLUMNS
-from workbench.figures.captions import describe_circuit, name_hashes, write_caption
+from workbench.figures.captions import (
+    LENS,
+    RECORDED,
+    caption_specificity,
+    describe_circuit,
+    name_hashes,
+    name_memories,
+    write_caption,
+)
 from workbench.figures.scene import Scene, shrink
 from workbench.figures.themes import THEMES, Theme, recolour
 from workbench.runs import Run
@@ -173,7 +181,10 @@ def figure_attention(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
         "a memory summed) and context."
     )
     scene = draw_attention(run, layer, head, wish.width, wish.palette)
-    return Figure(scene, write_caption(what, run, wish.command, "Recorded probabilities."))
+    return Figure(
+        scene,
+        write_caption(what, run, wish.command, RECORDED),
+    )
 
 
 def figure_lens(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
@@ -185,7 +196,10 @@ def figure_lens(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
     table = read_run(run, tick)
     what = "Logit lens: the best next token where the stream before each layer is unembedded, by its probability."
     scene = draw_lens(table.best, np.array(table.probability), table.tokens, wish.width, wish.palette, "Logit lens")
-    return Figure(scene, write_caption(what, run, wish.command, "Probabilities of the softmax."))
+    return Figure(
+        scene,
+        write_caption(what, run, wish.command, LENS),
+    )
 
 
 def figure_ledger(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
@@ -199,13 +213,12 @@ def figure_ledger(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
         raise UserError(f"{path} has no ledger of {wish.fact[:80]!r}")
     ledger = ledgers[0]
     about = json.loads(path.read_bytes())
-    keys = (("bank", "bank"), ("explicit", "memory"))
     known = "" if ledger.known else f" The model says {show_token(ledger.said)} instead."
     words = (
         f"The margin of {show_token(ledger.answer)} divided over what brings it.{known} n = 1 question: "
         f"{show_line(ledger.prompt)}. Method: {ledger.method}; ablation: explicit memories that are off: "
         f"{ledger.removal}; metric: {ledger.metric}, in {ledger.unit}; positive helps the answer.",
-        name_hashes(about | {"memories": {name: {"sha256": about[key]} for name, key in keys if about.get(key)}}),
+        name_hashes(about | {"memories": name_memories(about)}),
         f"Drawn by: {wish.command}",
     )
     return Figure(draw_waterfall(ledger, wish.width), " ".join(words))
@@ -236,18 +249,15 @@ def figure_specificity(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure
 
     path = sources[0][0]
     try:
-        rows = read_table(path).to_pylist()
+        table = read_table(path)
+        about = json.loads((table.schema.metadata or {}).get(b"memory-circuits", b"{}"))
+        rows = table.to_pylist()
         scene = draw_specificity(rows, wish.width)
-    except (OSError, ArrowException, KeyError) as error:
+    except (OSError, ArrowException, KeyError, ValueError) as error:
         raise UserError(
             f"{path} is not a table of `memory-circuits specificity --table FILE.parquet` ({str(error)[:120]})"
         ) from None
-    words = (
-        f"Specificity index and largest effect of {len(rows)} components; n of facts, model and memories as that "
-        "command was given. Method: zero ablation; metric: log-odds of the answer, in nats; ablation: zero.",
-        f"Drawn by: {wish.command}",
-    )
-    return Figure(scene, " ".join(words))
+    return Figure(scene, caption_specificity(about, len(rows), wish.command))
 
 
 def figure_costs(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:

@@ -195,10 +195,15 @@ def list_facts(ledger: Ledger) -> Iterator[dict[str, Any]]:
         "method": METHOD,
     }
     if not ledger.known:
-        yield {**shared, "row": "reason", "reason": f"answer not known: the model says {ledger.said!r}"}
+        yield {**shared, "row": "reason", "reason": explain_unknown(ledger)}
         return
     for row in list_rows(ledger):
         yield {**shared, **row}
+
+
+def explain_unknown(ledger: Ledger) -> str:
+    """Why a fact that the model does not answer has no components."""
+    return f"answer not known: the model says {ledger.said!r}"
 
 
 def describe(engine: Engine, path: Path, settings: Settings, numbers: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from circuits.circuit import UNITS
 from circuits.graph import Kind, parse_component
@@ -15,6 +16,7 @@ from workbench.ledgers.prompts import Laid, build_asked
 from workbench.ledgers.table import Entry, Interaction, Ledger, Part
 
 if TYPE_CHECKING:
+    from circuits.anchors import Anchor
     from circuits.coalitions import Format
     from circuits.ledgers import Division, Ledgers
     from circuits.parts import Removal
@@ -41,26 +43,36 @@ def measure_batch(
     """
     from circuits.ledgers import measure_ledgers
     from circuits.limits import explain_memory
+    from circuits.shapley import measure_interactions
 
     with explain_memory("running the combinations of formats"):
         found = measure_ledgers(engine.model, build_asked(engine, batch), removal, metric)
-    return tuple(read_ledger(engine, laid, found, row, top, threshold, describe) for row, laid in enumerate(batch))
+    pairs = measure_interactions(found.values)
+    return tuple(
+        read_ledger(engine, laid, found, row, pairs[..., row], top, threshold, describe)
+        for row, laid in enumerate(batch)
+    )
 
 
 def read_ledger(
-    engine: Engine, laid: Laid, found: Ledgers, row: int, top: int, threshold: float, describe: bool
+    engine: Engine,
+    laid: Laid,
+    found: Ledgers,
+    row: int,
+    pairs: Float[np.ndarray, "format format"],
+    top: int,
+    threshold: float,
+    describe: bool,
 ) -> Ledger:
-    """Ledger of one row of a batch."""
+    """Ledger of one row of a batch, given the interactions of its formats."""
     from circuits.coalitions import name_format
-    from circuits.shapley import list_coalitions, measure_interactions
+    from circuits.shapley import list_coalitions
 
     names = [name_format(form) for form in found.formats]
     values, bare = found.values[:, row], float(found.anchor.value[row])
     # What stays of removed memories is their attention; where they leave the softmax the two runs are the same.
     held = float(values[0]) - bare if found.removal == "contribution" and "memory 1" in names else 0.0
-    anchor = list_parts(found.anchor.components, found.anchor.direct[row], lambda _: "", top, threshold)
-    effects = dict(zip(found.anchor.components, found.anchor.effect[row].tolist(), strict=True))
-    listed = tuple(Part(part.component, part.share, "", effects[part.component]) for part in anchor)
+    listed = list_anchor(found.anchor, row, top, threshold)
     share = float(values[0]) - held
     entries = [
         make_entry("anchor", "anchor", "nothing attached", (share, share, share), listed, found.anchor.direct[row])
@@ -73,7 +85,6 @@ def read_ledger(
         sums = sum_parts(form, division, row, reader, engine.model.layers) if describe else ((), ())
         label = label_format(laid, form)
         entries.append(make_entry(names[index], form.kind, label, numbers, parts, division.values[row], *sums))
-    pairs = measure_interactions(found.values[:, row])
     return Ledger(
         fact=laid.id,
         prompt=laid.prompt,
@@ -105,17 +116,38 @@ def find_ends(values: np.ndarray, index: int) -> tuple[float, float]:
     return float(values[bit] - values[0]), float(values[everything] - values[everything & ~bit])
 
 
+def rank_parts(values: np.ndarray, top: int, threshold: float) -> Int[np.ndarray, " place"]:
+    """Places of the strongest parts, at most `top`, none whose share is below the threshold in size, or 0.
+
+    Equals come in their own order.
+    """
+    sizes = np.abs(values)
+    places = np.arange(len(sizes))
+    if 0 < top < len(sizes):
+        # What is smaller than the last that is kept need not be sorted.
+        places = np.flatnonzero(sizes >= np.partition(sizes, len(sizes) - top)[len(sizes) - top])
+    order = places[np.argsort(-sizes[places], kind="stable")][:top]
+    kept: Int[np.ndarray, " place"] = order[(sizes[order] >= threshold) & (sizes[order] > 0)]
+    return kept
+
+
 def list_parts(
     components: Sequence[str], values: np.ndarray, reader: Reader, top: int, threshold: float
 ) -> tuple[Part, ...]:
-    """The strongest parts, at most `top`, none whose share is below the threshold in size, or 0."""
-    sizes = np.abs(values)
-    order = np.argsort(-sizes, kind="stable")[:top]
-    kept = order[(sizes[order] >= threshold) & (sizes[order] > 0)]
+    """The strongest parts (`rank_parts`) with their tokens."""
+    kept = rank_parts(values, top, threshold)
     return tuple(
         Part(components[place], value, reader(components[place]))
         for place, value in zip(kept.tolist(), values[kept].tolist(), strict=True)
     )
+
+
+def list_anchor(anchor: Anchor, row: int, top: int, threshold: float) -> tuple[Part, ...]:
+    """The strongest parts of the model by itself, each with its effect when it counts as zero."""
+    direct, effect = anchor.direct[row], anchor.effect[row]
+    kept = rank_parts(direct, top, threshold)
+    numbers = zip(kept.tolist(), direct[kept].tolist(), effect[kept].tolist(), strict=True)
+    return tuple(Part(anchor.components[place], share, "", whole) for place, share, whole in numbers)
 
 
 def make_entry(

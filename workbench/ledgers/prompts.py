@@ -142,13 +142,19 @@ def lay_fact(engine: Engine, fact: Fact, facts: Sequence[Fact], settings: Settin
     return lay_out(engine, side, fact.id, fact.answer, foil, settings)
 
 
-def attach(engine: Engine, laid: Laid) -> Attachment:
-    """Memories and bank blocks of one laid question."""
-    from probes.attachments import Attachment
+def attach(engine: Engine, batch: Sequence[Laid]) -> Attachment:
+    """Memories and bank blocks of laid questions, a row each."""
+    from probes.attachments import Attachment, stack_attachments
 
-    if laid.explicit is not None:
-        return Attachment(laid.explicit, engine.attach(laid.path, ()).bank)
-    return engine.attach(laid.path, tuple(one.id for one in laid.found))
+    if all(laid.explicit is None for laid in batch):
+        return engine.attach_rows([(laid.path, tuple(one.id for one in laid.found)) for laid in batch])
+    rows = [
+        engine.attach(laid.path, tuple(one.id for one in laid.found))
+        if laid.explicit is None
+        else Attachment(laid.explicit, engine.attach(laid.path, ()).bank)
+        for laid in batch
+    ]
+    return rows[0] if len(rows) == 1 else stack_attachments(rows)
 
 
 def build_asked(engine: Engine, batch: Sequence[Laid]) -> Asked:
@@ -158,7 +164,6 @@ def build_asked(engine: Engine, batch: Sequence[Laid]) -> Asked:
     from circuits.coalitions import Asked
     from circuits.metrics import Readout, build_readout
     from circuits.problem import pad_tokens
-    from probes.attachments import stack_attachments
 
     assert len({laid.condition for laid in batch}) == 1
     device = str(engine.model.device)
@@ -169,12 +174,11 @@ def build_asked(engine: Engine, batch: Sequence[Laid]) -> Asked:
         return build_readout(lengths, answers, foils, device)
 
     plain, behind = [laid.plain for laid in batch], [laid.behind for laid in batch]
-    attachments = [attach(engine, laid) for laid in batch]
     text = bool(behind[0])
     return Asked(
         plain=pad_tokens(plain).to(device),
         readout=read(plain),
-        attachment=attachments[0] if len(batch) == 1 else stack_attachments(attachments),
+        attachment=attach(engine, batch),
         with_text=pad_tokens(behind).to(device) if text else None,
         text_readout=read(behind) if text else None,
         texts=torch.tensor([laid.text for laid in batch], device=device) if text else None,

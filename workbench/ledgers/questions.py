@@ -216,7 +216,7 @@ def check_memories(engine: Engine, laid: Laid, settings: Settings, count: int, t
     from circuits.part_selection import score_parts
     from circuits.problem import Inputs, pose_problem
 
-    attachment = attach(engine, laid)
+    attachment = attach(engine, [laid])
     if attachment.explicit is None and (attachment.bank is None or attachment.bank.kind != "ffn"):
         raise UserError("no memory with slots or units is attached: attach one, or leave --check out")
     row = laid.behind or laid.plain

@@ -190,7 +190,7 @@ def read_references(engine: Engine, laid: Laid) -> tuple[Reference, ...]:
     from circuits.problem import record_run
 
     row = laid.behind or laid.plain
-    record, _ = record_run(engine.model, torch.tensor([row]), attach(engine, laid), attention=True)
+    record, _ = record_run(engine.model, torch.tensor([row]), attach(engine, [laid]), attention=True)
     end, group = len(row) - len(laid.answer_ids), engine.model.heads // engine.model.kv_heads
     found = [] if laid.explicit is not None else read_memories(engine, laid, record, end, group)
     if laid.behind:

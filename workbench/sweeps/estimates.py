@@ -8,8 +8,9 @@
 3. Hours = operations x overhead / (GPUs in use x peak x utilisation). A model whose weights do not fit one GPU takes
    several, and facts are spread over as many copies as there is room for.
 
-Peak, utilisation and overhead are assumptions and stand in the answer; the overhead is what `benchmarks/sweep.py`
-measures (wall time of a sweep over that of the bare passes).
+Peak and utilisation are assumptions and stand in the answer. The overhead (time of a sweep over that of its bare
+passes) is measured here and now on the loaded model, or given; of a small model, whose passes are short, it is larger
+than that of the models it is used for.
 """
 
 from __future__ import annotations
@@ -17,16 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from probes.facts import Fact
 from workbench.costs.shapes import Shape
 from workbench.engine import Engine
-from workbench.sweeps.measuring import prepare_measurer
-from workbench.sweeps.plans import Order, pool_facts
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from workbench.sweeps.overhead import record_runs
+from workbench.sweeps.plans import Order
 
 # Published configurations: Llama 3.2 1B, Llama 3.1 8B and 70B.
 SHAPES = {
@@ -47,13 +45,13 @@ class Passes:
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """What is not measured: a GPU's peak in TFLOP/s, the share of it that is reached, wall time over that of the bare
-    passes, a GPU's memory in GB, and the share of it that weights (of 16 bits) may take.
+    """A GPU's peak in TFLOP/s, the share of it that is reached, wall time over that of the bare passes, a GPU's memory
+    in GB, and the share of it that weights (of 16 bits) may take.
     """
 
+    overhead: float
     peak: float = 989.0
     utilisation: float = 0.3
-    overhead: float = 1.5
     gigabytes: float = 80.0
     weights: float = 0.8
 
@@ -76,22 +74,9 @@ class Estimate:
 
 def count_passes(engine: Engine, order: Order, facts: Sequence[Fact]) -> Passes:
     """Passes that a sweep runs of these facts, as they are run, by fact."""
-    import torch
-
-    counts = [0, 0, 0]
-
-    def count(stream: Tensor, hook: Any) -> None:
-        rows, tokens = stream.shape[0], stream.shape[0] * stream.shape[1]
-        counts[0] += tokens
-        counts[1] += tokens if torch.is_grad_enabled() else 0
-        counts[2] += rows
-
-    pools = pool_facts(engine.model, engine.facts, order.settings.seed)
-    with engine.model.attach([("blocks.0.hook_in", count)]):
-        for condition in order.conditions:
-            prepare_measurer(engine, order, condition, pools).measure(facts)
-    forward, backward, rows = (number / len(facts) for number in counts)
-    return Passes(forward, backward, rows)
+    runs, _ = record_runs(engine, order, facts)
+    forward, backward = sum(run.tokens for run in runs), sum(run.tokens for run in runs if run.backward)
+    return Passes(forward / len(facts), backward / len(facts), sum(run.rows for run in runs) / len(facts))
 
 
 def count_operations(shape: Shape, passes: Passes) -> float:

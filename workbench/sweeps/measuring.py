@@ -7,28 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from circuits.circuit import UNITS
-from circuits.graph import Wiring
+from circuits.graph import Plan, wire
 from circuits.methods import METHODS
 from probes.errors import UserError
 from probes.facts import Fact
 from workbench.cases import Case, resolve_fact
 from workbench.engine import Engine
-from workbench.ledgers.bulk import list_facts
-from workbench.ledgers.measuring import measure_batch
+from workbench.ledgers.bulk import explain_unknown
+from workbench.ledgers.measuring import measure_batch, rank_parts
 from workbench.ledgers.prompts import Laid, lay_fact
+from workbench.ledgers.table import Ledger, list_rows
 from workbench.problems import pose
 from workbench.settings import Question, Settings
+from workbench.sweeps.parts import Block, stack_rows
 from workbench.sweeps.plans import GIVEN, LEDGER, Order, change_settings
 
 if TYPE_CHECKING:
     from circuits.problem import Problem
 
-Rows = list[dict[str, Any]]
 Item = TypeVar("Item")
 # A fact that could be prepared (laid out or paired), or why it could not.
 Prepared = dict[str, Item | str]
@@ -44,23 +46,24 @@ class Measurer:
     settings: Settings
     pools: dict[str, tuple[Fact, ...]]
 
-    def measure(self, facts: Sequence[Fact]) -> Rows:
+    def measure(self, facts: Sequence[Fact]) -> list[Block]:
         """Rows of all facts by all methods, in the order of the facts, then of the methods."""
-        found = dict[tuple[str, str], Rows]()
+        found = dict[tuple[str, str], Block]()
+        self.encode_ahead(facts)
         cases: Prepared[Case] | None = None
         for method in self.order.methods:
             if method == LEDGER:
-                rows = self.measure_ledgers(facts)
+                blocks = self.measure_ledgers(facts)
             else:
                 cases = self.prepare(facts, self.pair) if cases is None else cases
-                rows = self.measure_edges(cases, method)
-            found |= {(fact, method): some for fact, some in rows.items()}
-        return [
-            {"fact": fact.id, "relation": fact.relation, "condition": self.condition, "method": method, **row}
-            for fact in facts
-            for method in self.order.methods
-            for row in found[fact.id, method]
-        ]
+                blocks = self.measure_edges(cases, method)
+            found |= {(fact, method): block for fact, block in blocks.items()}
+        return [self.name(fact, method, found[fact.id, method]) for fact in facts for method in self.order.methods]
+
+    def name(self, fact: Fact, method: str, block: Block) -> Block:
+        """A fact's rows by a method, with what they are rows of."""
+        about = {"fact": fact.id, "relation": fact.relation, "condition": self.condition, "method": method}
+        return replace(block, shared={**block.shared, **about})
 
     def prepare(self, facts: Sequence[Fact], work: Callable[[Fact, Engine], Item]) -> Prepared[Item]:
         """Each fact prepared on the engine with the facts that it is compared with, or the reason why not."""
@@ -72,6 +75,12 @@ class Measurer:
             except UserError as error:
                 prepared[fact.id] = str(error)
         return prepared
+
+    def encode_ahead(self, facts: Sequence[Fact]) -> None:
+        """Encode prompts and answers of these facts and of those that they are compared with, in one call."""
+        pools = {id(pool): pool for pool in (self.pools[fact.id] for fact in facts)}
+        every = [*facts, *(other for pool in pools.values() for other in pool)]
+        self.engine.model.encode_ahead([fact.prompt for fact in every], [fact.answer for fact in every])
 
     def pair(self, fact: Fact, engine: Engine) -> Case:
         """The fact with its counterfactual. Raises UserError when there is none, or nothing to attach."""
@@ -91,16 +100,14 @@ class Measurer:
             if self.condition == name and not there:
                 raise UserError(f"there is no {name} about this fact to attach")
 
-    def measure_ledgers(self, facts: Sequence[Fact]) -> dict[str, Rows]:
+    def measure_ledgers(self, facts: Sequence[Fact]) -> dict[str, Block]:
         """Rows of each fact's ledger; where the model does not say the answer, that."""
         order, metric = self.order, self.settings.metric
 
-        def work(batch: Sequence[Laid]) -> dict[str, Rows]:
+        def work(batch: Sequence[Laid]) -> dict[str, Block]:
             removal: Any = order.removal
             ledgers = measure_batch(self.engine, batch, removal, metric, order.top, order.threshold, describe=False)
-            return {
-                ledger.fact: [row | {"value": row.get("share")} for row in list_facts(ledger)] for ledger in ledgers
-            }
+            return {ledger.fact: stack_ledger(ledger) for ledger in ledgers}
 
         return self.run(
             self.prepare(facts, self.lay),
@@ -110,13 +117,13 @@ class Measurer:
             work,
         )
 
-    def measure_edges(self, cases: Prepared[Case], method: str) -> dict[str, Rows]:
+    def measure_edges(self, cases: Prepared[Case], method: str) -> dict[str, Block]:
         """Rows of each fact's edges and nodes by a method of attribution, all positions together."""
         from circuits.pairs import APART
 
         settings = replace(self.settings, method=method, parts=0)
 
-        def work(batch: Sequence[Case]) -> dict[str, Rows]:
+        def work(batch: Sequence[Case]) -> dict[str, Block]:
             if method in APART:
                 problem = pose(self.engine, batch, settings, summed=True, alone=False, attention=False)
                 return dict(self.read_pairs(problem, batch, settings))
@@ -138,15 +145,13 @@ class Measurer:
         key: Callable[[Item], tuple[int, ...]],
         equal: int,
         name: Callable[[Item], str],
-        work: Callable[[Sequence[Item]], dict[str, Rows]],
-    ) -> dict[str, Rows]:
+        work: Callable[[Sequence[Item]], dict[str, Block]],
+    ) -> dict[str, Block]:
         """Rows of all facts, in batches of `settings.rows` whose first `equal` numbers of `key` agree.
 
         Prompts of like length stand together: less is filled up.
         """
-        rows: dict[str, Rows] = {
-            fact: [{"row": "reason", "reason": item}] for fact, item in prepared.items() if isinstance(item, str)
-        }
+        blocks = {fact: give_reason(item) for fact, item in prepared.items() if isinstance(item, str)}
         groups = dict[tuple[int, ...], list[Item]]()
         for item in prepared.values():
             if not isinstance(item, str):
@@ -155,58 +160,90 @@ class Measurer:
         for _, group in sorted(groups.items()):
             group.sort(key=key)
             for start in range(0, len(group), size):
-                rows |= attempt(group[start : start + size], name, work)
-        return rows
+                blocks |= attempt(group[start : start + size], name, work)
+        return blocks
 
-    def read_pairs(self, problem: Problem, batch: Sequence[Case], settings: Settings) -> Iterator[tuple[str, Rows]]:
+    def read_pairs(self, problem: Problem, batch: Sequence[Case], settings: Settings) -> Iterator[tuple[str, Block]]:
         """Rows of every pair of a batch, or the reason why its metric gives no scale to its scores."""
         from circuits.pairs import score_pairs
         from circuits.problem import refuse_still
 
-        scores = score_pairs(problem, settings.method, settings.choose_options())
+        scores, names = (
+            score_pairs(problem, settings.method, settings.choose_options()),
+            name_nodes(problem.wiring.plan),
+        )
         for case, edges, clean, ablated in zip(batch, scores, problem.each_clean, problem.each_ablated, strict=True):
             assert case.fact is not None
             try:
                 refuse_still(settings.metric, clean, ablated)
             except UserError as error:
-                yield case.fact.id, [{"row": "reason", "reason": str(error)}]
+                yield case.fact.id, give_reason(str(error))
                 continue
-            rows = self.list_scores(problem.wiring, edges, edges.sum(axis=1))
-            yield case.fact.id, describe_rows(rows, case, settings, clean, ablated)
+            yield (
+                case.fact.id,
+                self.list_scores(names, edges, edges.sum(axis=1), describe(case, settings, clean, ablated)),
+            )
 
-    def read_alone(self, case: Case, settings: Settings) -> Rows:
+    def read_alone(self, case: Case, settings: Settings) -> Block:
         """Rows of one pair by a method that takes pairs one by one."""
         from circuits.scoring import score
 
         problem = pose(self.engine, (case,), settings, summed=True, attention=False)
         found = score(problem, settings.method, settings.choose_options(), lambda label, done, total: None)
-        rows = self.list_scores(problem.wiring, found.edges[0], found.nodes[0])
-        return describe_rows(rows, case, settings, problem.metric_clean, problem.metric_ablated)
+        about = describe(case, settings, problem.metric_clean, problem.metric_ablated)
+        return self.list_scores(name_nodes(problem.wiring.plan), found.edges[0], found.nodes[0], about)
 
-    def list_scores(self, wiring: Wiring, edges: np.ndarray, nodes: np.ndarray) -> Rows:
-        """The strongest nodes and edges, as many of each as the order lists."""
-        writers, readers = [one.name for one in wiring.writers], [one.name for one in wiring.readers]
-        rows: Rows = [
-            {"row": "node", "component": writers[place], "value": float(nodes[place])} for place in self.rank(nodes)
-        ]
+    def list_scores(self, names: Names, edges: np.ndarray, nodes: np.ndarray, about: dict[str, Any]) -> Block:
+        """The strongest nodes and edges, as many of each as the order lists; without any a row that says so."""
         flat = edges.ravel()
-        for place in self.rank(flat):
-            writer, reader = divmod(int(place), len(readers))
-            rows.append(
-                {"row": "edge", "component": writers[writer], "reader": readers[reader], "value": float(flat[place])}
-            )
-        return rows
+        first, second = (rank_parts(values, self.order.top, self.order.threshold) for values in (nodes, flat))
+        if not len(first) + len(second):
+            return give_reason("no edge has a score to list", about)
+        writers, readers = np.divmod(second, edges.shape[1])
+        return Block(
+            about,
+            {
+                "row": ["node"] * len(first) + ["edge"] * len(second),
+                "component": [names.writers[place] for place in (*first.tolist(), *writers.tolist())],
+                "reader": [None] * len(first) + [names.readers[place] for place in readers.tolist()],
+                "value": [*nodes[first].tolist(), *flat[second].tolist()],
+            },
+        )
 
-    def rank(self, values: np.ndarray) -> Iterator[int]:
-        """Places of the values to list, strongest first."""
-        for place in np.argsort(-np.abs(values), kind="stable")[: self.order.top]:
-            if abs(values[place]) >= self.order.threshold and values[place] != 0:
-                yield int(place)
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names of a graph's writers and readers, in its order."""
+
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+
+
+@lru_cache(maxsize=64)
+def name_nodes(plan: Plan) -> Names:
+    """Names of a plan's graph."""
+    wiring = wire(plan)
+    return Names(tuple(one.name for one in wiring.writers), tuple(one.name for one in wiring.readers))
+
+
+def stack_ledger(ledger: Ledger) -> Block:
+    """Rows of one measured fact: its ledger, or the reason where the model does not know the answer."""
+    about = {"answer": ledger.answer, "foil": ledger.foil, "margin": ledger.margin}
+    about |= {"metric": ledger.metric, "unit": ledger.unit}
+    if not ledger.known:
+        return give_reason(explain_unknown(ledger), about)
+    block = stack_rows(list_rows(ledger), about)
+    return replace(block, columns={"value" if name == "share" else name: some for name, some in block.columns.items()})
+
+
+def give_reason(reason: str, shared: dict[str, Any] | None = None) -> Block:
+    """The one row of a fact that was not measured."""
+    return Block(shared or {}, {"row": ["reason"], "reason": [reason]})
 
 
 def attempt(
-    batch: Sequence[Item], name: Callable[[Item], str], work: Callable[[Sequence[Item]], dict[str, Rows]]
-) -> dict[str, Rows]:
+    batch: Sequence[Item], name: Callable[[Item], str], work: Callable[[Sequence[Item]], dict[str, Block]]
+) -> dict[str, Block]:
     """What `work` gives for a batch; where it fails, for its halves, and of a single fact the reason."""
     try:
         return work(batch)
@@ -215,12 +252,12 @@ def attempt(
             middle = len(batch) // 2
             return attempt(batch[:middle], name, work) | attempt(batch[middle:], name, work)
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        return {name(batch[0]): [{"row": "reason", "reason": f"{kind}{' '.join(str(error).split())[:300]}"}]}
+        return {name(batch[0]): give_reason(f"{kind}{' '.join(str(error).split())[:300]}")}
 
 
-def describe_rows(rows: Rows, case: Case, settings: Settings, clean: float, ablated: float) -> Rows:
-    """Rows of scores with what they are scores of; a fact without any has one that says so."""
-    shared = {
+def describe(case: Case, settings: Settings, clean: float, ablated: float) -> dict[str, Any]:
+    """What the scores of a case are scores of."""
+    return {
         "answer": case.pair.answer,
         "foil": case.pair.foil,
         "margin": clean,
@@ -229,7 +266,6 @@ def describe_rows(rows: Rows, case: Case, settings: Settings, clean: float, abla
         "ablation": settings.ablation,
         "unit": METHODS[settings.method].unit or UNITS[settings.metric],
     }
-    return [row | shared for row in rows or [{"row": "reason", "reason": "no edge has a score to list"}]]
 
 
 def prepare_measurer(engine: Engine, order: Order, condition: str, pools: dict[str, tuple[Fact, ...]]) -> Measurer:

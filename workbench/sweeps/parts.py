@@ -10,6 +10,7 @@ import fcntl
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,23 +29,65 @@ def name_part(number: int) -> str:
     return f"part-{number:06d}.parquet"
 
 
-def build_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pa.Table:
-    """Rows as an Arrow table of columns, given with their Arrow types; what a row lacks is null."""
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows of a table that lie together: what is `shared` stands in every one, each of `columns` has a value a row."""
+
+    shared: Mapping[str, Any]
+    columns: Mapping[str, Sequence[Any]]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.columns.values()), ()))
+
+    def list_rows(self) -> list[dict[str, Any]]:
+        """The rows, one by one."""
+        names = list(self.columns)
+        return [
+            {**self.shared, **dict(zip(names, values, strict=True))}
+            for values in zip(*self.columns.values(), strict=True)
+        ]
+
+
+def stack_rows(rows: Sequence[Mapping[str, Any]], shared: Mapping[str, Any] | None = None) -> Block:
+    """Rows as one block; what a row lacks is null."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return Block(shared or {}, {name: [row.get(name) for row in rows] for name in names})
+
+
+def build_table(blocks: Sequence[Block], columns: Mapping[str, str]) -> pa.Table:
+    """Blocks as an Arrow table of columns, given with their Arrow types; what a row lacks is null."""
+    import numpy as np
     import pyarrow as pa
 
     schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in columns.items()])
-    arrays = [pa.array([row.get(field.name) for row in rows], type=field.type) for field in schema]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    counts = [len(block) for block in blocks]
+    places = pa.array(np.repeat(np.arange(len(blocks)), counts))
+
+    def fill(name: str, kind: pa.DataType) -> pa.Array:
+        shared = [block.shared.get(name) for block in blocks]
+        if not any(name in block.columns for block in blocks):
+            return pa.array(shared, type=kind).take(places)
+        parts = zip(blocks, shared, counts, strict=True)
+        rows = [block.columns.get(name) or [value] * count for block, value, count in parts]
+        return pa.array([value for some in rows for value in some], type=kind)
+
+    return pa.Table.from_arrays([fill(field.name, field.type) for field in schema], schema=schema)
 
 
-def encode_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> bytes:
-    """Rows as the bytes of a Parquet file; equal rows give equal bytes."""
+def encode_blocks(blocks: Sequence[Block], columns: Mapping[str, str]) -> bytes:
+    """Blocks as the bytes of a Parquet file; equal rows give equal bytes."""
     import pyarrow as pa
     import pyarrow.parquet
 
     sink = pa.BufferOutputStream()
-    pyarrow.parquet.write_table(build_table(rows, columns), sink, compression="zstd")
+    pyarrow.parquet.write_table(build_table(blocks, columns), sink, compression="zstd")
     return bytes(sink.getvalue())
+
+
+def encode_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> bytes:
+    """Rows as the bytes of a Parquet file; equal rows give equal bytes."""
+    return encode_blocks([stack_rows(rows)], columns)
 
 
 def open_folder(folder: Path, head: str, about: Mapping[str, Any], kind: str) -> None:

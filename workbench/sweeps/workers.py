@@ -21,7 +21,7 @@ from probes.progress import Tick, quiet
 from workbench.engine import open_engine
 from workbench.ledgers.measuring import describe_source
 from workbench.sweeps.measuring import prepare_measurer
-from workbench.sweeps.parts import encode_rows
+from workbench.sweeps.parts import encode_blocks
 from workbench.sweeps.plans import COLUMNS, Job, Order, pool_facts
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ class Worker:
     def measure(self, job: Job) -> Done:
         """A job's number and its part."""
         measurer = prepare_measurer(self.engine, self.order, job.condition, self._pools)
-        rows = measurer.measure([self._facts[fact] for fact in job.facts])
-        return job.number, encode_rows(rows, COLUMNS)
+        blocks = measurer.measure([self._facts[fact] for fact in job.facts])
+        return job.number, encode_blocks(blocks, COLUMNS)
 
 
 @contextmanager
