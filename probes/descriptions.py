@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import UserError
+from probes.strict_json import parse_json
 
 
 def hash_file(path: Path) -> str:
@@ -19,10 +20,10 @@ def hash_file(path: Path) -> str:
 def read_description(path: Path, file_format: str, versions: tuple[int, ...] = (1,)) -> dict[str, Any]:
     """JSON object that describes a store, checked for format and version. Raises UserError."""
     try:
-        about = json.loads(path.read_bytes())
+        about = parse_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(about, dict) or about.get("format") != file_format:
         raise UserError(f"{path} is not {file_format}")

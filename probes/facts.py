@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from probes.errors import UserError
+from probes.strict_json import parse_json
 
 REQUIRED = ("id", "subject", "relation", "object", "prompt", "answer")
 
@@ -54,7 +54,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
             return list(pyarrow.parquet.read_table(path).to_pylist())
         if path.suffix == ".jsonl":
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            return [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if path.suffix == ".csv":
             with path.open(newline="", encoding="utf-8") as file:
                 return [dict(row) for row in csv.DictReader(file)]

@@ -21,6 +21,7 @@ from probes.errors import UserError
 from workbench.circuit_files import CircuitFile, Traced
 from workbench.exports_tables import find_token
 from workbench.parts import decode_parts, encode_parts
+from workbench.run_checks import check_faithfulness, check_memories, check_model
 from workbench.runs import decode_circuit, list_tokens, upgrade
 from workbench.views.describe import describe_node, describe_part
 from workbench.views.memories import find_source
@@ -212,7 +213,13 @@ def read_json(data: bytes) -> CircuitFile:
     fault = find_fault(document)
     if fault:
         raise UserError(f"not a circuit file: {fault}")
-    circuit = decode_circuit(spell_floats(document))
+    try:
+        check_model(document["model"])
+        check_memories(document["memories"] or {})
+        check_faithfulness(document["faithfulness"] or {})
+        circuit = decode_circuit(spell_floats(document))
+    except ValueError as error:
+        raise UserError(f"not a circuit file: {error}") from None
     check_references(document, circuit)
     parts = decode_parts(document.get("parts"), wire(circuit.plan))
     if parts is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import UserError
+from probes.strict_json import parse_json
 from workbench.storage import read_bytes, write_file
 
 FORMAT, VERSION = "memory-circuits/ledger", 1
@@ -174,12 +175,12 @@ def load_document(path: Path) -> tuple[dict[str, Any], tuple[Ledger, ...]]:
     Raises UserError for one that is no ledger, damaged, or of a version to come.
     """
     try:
-        document = json.loads(read_bytes(path))
+        document = parse_json(read_bytes(path))
         if document["format"] != FORMAT or int(document["version"]) > VERSION:
             raise UserError(f"{path} is not a ledger of this release (version {VERSION})")
         ledgers = tuple(decode_ledger(value) for value in document["ledgers"])
         about = {name: value for name, value in document.items() if name not in ("format", "version", "ledgers")}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a ledger: {type(error).__name__}: {error}") from None
     return about, ledgers
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from probes.errors import UserError
+from probes.strict_json import parse_json
 
 # Bytes read at a time of a text, and the longest line of a file of rows.
 BLOCK = 1 << 16
@@ -79,8 +79,8 @@ def read_jsonl(path: Path, name: str) -> Iterator[Document]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise UserError(f"{path}, line {number} is not JSON ({error})") from None
         if not isinstance(row, dict):
             raise UserError(f'{path}, line {number} is not an object such as {{"text": "..."}}')

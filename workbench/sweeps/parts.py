@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
+from probes.strict_json import parse_json
 from workbench.storage import PARTIAL, read_bytes, remove_leftovers, write_file
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def open_folder(folder: Path, head: str, about: Mapping[str, Any], kind: str) ->
 def read_head(path: Path) -> dict[str, Any]:
     """A table's head. Raises UserError when it is damaged."""
     try:
-        held = json.loads(read_bytes(path))
+        held = parse_json(read_bytes(path))
     except ValueError:
         held = None
     if not isinstance(held, dict):
