@@ -49,7 +49,7 @@ class Shard:
     def read_row(self, name: str, row: int) -> Tensor:
         """One row of a tensor, as it is stored; only its own bytes are read. Raises UserError when it is not there."""
         place = self.places.get(name)
-        if place is None or not 0 <= row < place.shape[0]:
+        if place is None or not place.shape or not 0 <= row < place.shape[0]:
             raise UserError(f"{self.path} lacks row {row} of {name}: the bank is not whole")
         if not place.row_bytes:
             return torch.empty(place.shape[1:], dtype=place.dtype)

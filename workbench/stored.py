@@ -84,8 +84,8 @@ class Place:
 
 
 def measure_folder(folder: Path, pattern: str) -> int:
-    """Bytes of a folder's files of a pattern."""
-    return sum(path.stat().st_size for path in folder.glob(pattern))
+    """Bytes of a folder's files of a pattern; a link that leads nowhere has none."""
+    return sum(path.stat().st_size for path in folder.glob(pattern) if path.is_file())
 
 
 def read_width(path: Path) -> int:

@@ -1,7 +1,8 @@
 """Targets and their cases: each is accepted, refused with one clear line, or a fault.
 
 A target makes valid artefacts once and gives an `attempt`: a function that makes something of them wrong by a drawn
-`Random`, reads it as the project would, and uses what was read. A case is its number and the seed, nothing else.
+`Random` and gives what is judged, which reads it as the project would and uses what was read. A case is its number and
+the seed, nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from tests.fuzz.guard import PATIENCE, HangError, limit_time, watch_writes
 
 # A message that goes on longer is no longer clear.
 LONGEST = 1500
-Attempt = Callable[[Random], None]
+Read = Callable[[], None]
+Attempt = Callable[[Random], Read]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,12 @@ def describe_fault(error: BaseException) -> str:
 def judge(attempt: Attempt, draw: Random, workspace: Path, patience: float = PATIENCE) -> Outcome:
     """Run one case under watch."""
     refusal = fault = ""
+    read = attempt(draw)
     start = time.perf_counter()
     with watch_writes(workspace) as outside:
         try:
             with limit_time(patience):
-                attempt(draw)
+                read()
         except UserError as error:
             refusal = str(error) or " "
             fault = find_unclear(refusal)

@@ -15,7 +15,7 @@ from typing import Any
 
 from circuits.circuit import Circuit
 from tests.conftest import make_run
-from tests.fuzz.cases import Attempt, Target
+from tests.fuzz.cases import Attempt, Read, Target
 from tests.fuzz.mutations import mutate_bytes, spell_json
 from workbench.circuit_files import Traced
 from workbench.exports import EXPORTS
@@ -41,6 +41,13 @@ def use_circuit(draw: Random, traced: Traced) -> None:
     assert traced.title is not None
 
 
+def use_run(draw: Random, folder: Path) -> None:
+    """Open a run, take up a link to it, export it."""
+    run = load_run(folder)
+    read_place({"edges": "5", "node": "m0@1"}, run.circuit)
+    use_circuit(draw, run)
+
+
 def put(folder: Path, name: str, data: bytes) -> Path:
     """Write a file and return its path."""
     path = folder / name
@@ -60,7 +67,7 @@ def prepare_run(workspace: Path) -> Attempt:
     files = encode_run(make_run(edges=20, parts=1))
     about, folder = json.loads(files["run.json"]), workspace / "run"
 
-    def attempt(draw: Random) -> None:
+    def attempt(draw: Random) -> Read:
         changed = dict(files)
         if draw.randrange(4):
             changed["run.json"] = spell_json(draw, about)
@@ -71,9 +78,7 @@ def prepare_run(workspace: Path) -> Attempt:
             sums = about["files"] | {name: hashlib.sha256(changed[name]).hexdigest()}
             changed["run.json"] = json.dumps(about | {"files": sums}).encode()
         write_run(folder, changed)
-        run = load_run(folder)
-        read_place({"edges": "5", "node": "m0@1"}, run.circuit)
-        use_circuit(draw, run)
+        return lambda: use_run(draw, folder)
 
     return attempt
 
@@ -87,11 +92,14 @@ def prepare_list(workspace: Path) -> Attempt:
     list_entries(runs)
     index = json.loads((runs / ".runs.json").read_bytes())
 
-    def attempt(draw: Random) -> None:
+    def attempt(draw: Random) -> Read:
         if draw.randrange(3):
             put(runs / "wrong", "run.json", spell_json(draw, about))
         else:
             put(runs, ".runs.json", spell_json(draw, index))
+        return read
+
+    def read() -> None:
         entries = list_entries(runs)
         assert "good" in [entry.name for entry in entries]
         tabulate_entries(entries)
@@ -105,8 +113,9 @@ def prepare_imports(encode: Callable[[Run], Any]) -> Callable[[Path], Attempt]:
     def prepare(workspace: Path) -> Attempt:
         document = json.loads(json.dumps(encode(make_run(edges=20, parts=1))))
 
-        def attempt(draw: Random) -> None:
-            use_circuit(draw, read_circuit(spell_json(draw, document)).circuit)
+        def attempt(draw: Random) -> Read:
+            data = spell_json(draw, document)
+            return lambda: use_circuit(draw, read_circuit(data).circuit)
 
         return attempt
 
@@ -150,8 +159,11 @@ def prepare_view(workspace: Path) -> Attempt:
     number = save_view(folder, make_view(run.circuit))
     document = json.loads((folder / FILE).read_bytes())
 
-    def attempt(draw: Random) -> None:
+    def attempt(draw: Random) -> Read:
         put(folder, FILE, spell_json(draw, document))
+        return read
+
+    def read() -> None:
         views = read_views(folder)
         view, _ = load_view(folder, next(iter(views), number), run.circuit)
         encode_view(replace(view, edges=view.edges + 1))

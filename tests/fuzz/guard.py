@@ -20,10 +20,10 @@ PATIENCE = 10.0
 # Address space beyond what is taken at the start, GiB.
 ROOM = 4
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-# Events whose first arguments are paths that change; the number of them.
-CHANGES = {
-    "os.mkdir": 1, "os.rename": 2, "os.remove": 1, "os.rmdir": 1, "os.link": 2, "os.symlink": 2, "os.truncate": 1,
-    "os.chmod": 1, "os.chown": 1, "os.mkfifo": 1, "os.utime": 1, "shutil.rmtree": 1,
+# Events that change paths: the places of these among the arguments, each with that of the folder it is relative to.
+CHANGES: dict[str, dict[int, int]] = {
+    "os.mkdir": {0: 2}, "os.rename": {0: 2, 1: 3}, "os.remove": {0: 1}, "os.rmdir": {0: 1}, "os.link": {1: 3},
+    "os.symlink": {1: 2}, "os.chmod": {0: 2}, "os.chown": {0: 3},
 }  # fmt: skip
 
 
@@ -49,9 +49,10 @@ class Watch:
             if isinstance(path, str | bytes) and (flags & WRITING or set(mode or "") & set("wax+")):
                 self.note(event, path)
         elif event in CHANGES:
-            for path in arguments[: CHANGES[event]]:
+            for place, folder in CHANGES[event].items():
+                path = arguments[place]
                 if isinstance(path, str | bytes | os.PathLike):
-                    self.note(event, os.fspath(path))
+                    self.note(event, os.path.join(find_folder(arguments[folder]), os.fsdecode(path)))
 
     def note(self, event: str, path: str | bytes) -> None:
         """Remember a write unless it is inside, or to a device that forgets."""
@@ -64,6 +65,11 @@ class Watch:
             self.active = True
         if real != os.devnull and not any(real == root or real.startswith(root + os.sep) for root in self.roots):
             self.outside.append(f"{event} {real}")
+
+
+def find_folder(handle: int) -> str:
+    """Folder of an open handle, the working one for none."""
+    return os.readlink(f"/proc/self/fd/{handle}") if handle >= 0 else ""
 
 
 _watches: list[Watch] = []
