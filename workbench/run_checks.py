@@ -6,9 +6,10 @@ pairs has to open at once, so here is what the code relies on, and no more: type
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from workbench.json_values import are_integers, are_objects, are_texts, is_integer, is_number, require
 
 TEXTS = ("clean", "counterfactual", "answer", "foil")
 TOKENS = tuple(f"{name}_tokens" for name in TEXTS)
@@ -16,42 +17,6 @@ IDS = tuple(f"{name}_ids" for name in TEXTS)
 MEASURED = ("metric_whole", "metric_empty", "metric_circuit", "normalised")
 RANDOM = ("mean", "low", "high", "n")
 OBJECTS = ("question", "settings", "model", "memories", "faithfulness", "versions")
-
-
-def require(holds: bool, place: str, wanted: str) -> None:
-    """Raise ValueError that names a place unless what is wanted of it holds."""
-    if not holds:
-        raise ValueError(f"{place} is not {wanted}")
-
-
-def is_number(value: object) -> bool:
-    """Whether a JSON value is a number that a float holds."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
-
-
-def is_integer(value: object) -> bool:
-    """Whether a JSON value is a whole number; `true` is none."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def are_texts(value: object) -> bool:
-    """Whether a JSON value is a list of texts."""
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def are_integers(value: object) -> bool:
-    """Whether a JSON value is a list of whole numbers."""
-    return isinstance(value, list) and all(map(is_integer, value))
-
-
-def are_objects(value: object) -> bool:
-    """Whether a JSON value is a list of objects."""
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def check_about(about: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from probes.errors import UserError
 from probes.progress import Tick, quiet
 from probes.strict_json import parse_json
-from workbench.run_checks import are_texts, is_number
+from workbench.json_values import are_texts, is_number
 from workbench.runs import read_about
 from workbench.storage import write_file
 

@@ -25,8 +25,9 @@ from circuits.graph import Plan, check_plan, wire
 from circuits.parts import KeptParts
 from probes.errors import UserError
 from probes.strict_json import parse_json
+from workbench.json_values import are_texts, is_number, require
 from workbench.parts import decode_parts, encode_parts
-from workbench.run_checks import are_texts, check_about, is_number, require
+from workbench.run_checks import check_about
 from workbench.storage import read_bytes, write_folder
 
 FORMAT = "memory-circuits/run"

@@ -112,8 +112,12 @@ def list_parts(folder: Path) -> list[Path]:
 
 
 def load_table(folder: Path) -> pa.Table:
-    """All rows of a table. Raises UserError where there is none."""
+    """All rows of a table. Raises UserError where there is none, or a part is damaged or of other columns."""
     import pyarrow as pa
     import pyarrow.parquet
 
-    return pa.concat_tables([pyarrow.parquet.read_table(part) for part in list_parts(folder)])
+    try:
+        return pa.concat_tables([pyarrow.parquet.read_table(part) for part in list_parts(folder)])
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        line = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder} has a part that cannot be read ({line}): remove it and measure again") from None
