@@ -6,6 +6,7 @@ shows in the folders around the workspace, which are looked through after a targ
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -55,7 +56,7 @@ class Watch:
                     self.note(event, os.path.join(find_folder(arguments[folder]), os.fsdecode(path)))
 
     def note(self, event: str, path: str | bytes) -> None:
-        """Remember a write unless it is inside, or to a device that forgets."""
+        """Remember, and forbid, a write unless it is inside, or to a device that forgets."""
         self.active = False
         try:
             real = os.path.realpath(os.fsdecode(path))
@@ -65,6 +66,7 @@ class Watch:
             self.active = True
         if real != os.devnull and not any(real == root or real.startswith(root + os.sep) for root in self.roots):
             self.outside.append(f"{event} {real}")
+            raise PermissionError(errno.EPERM, "outside of the workspace", real)
 
 
 def find_folder(handle: int) -> str:
