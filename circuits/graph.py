@@ -270,9 +270,51 @@ def can_see(writer: Component, reader: Component, parallel: bool) -> bool:
     return writes_before and not parallel
 
 
-@lru_cache(maxsize=64)
+# Pairs of a writer and a reader that a table may have: twice those of the largest model with published weights.
+MOST_PAIRS = 1 << 29
+
+
+def count_ends(plan: Plan) -> tuple[int, int]:
+    """Numbers of writers and readers, without listing them."""
+    explicit, learned, bank, mixed = (
+        len({layer for layer in layers if 0 <= layer < plan.layers})
+        for layers in (plan.explicit_layers, plan.learned_layers, plan.bank_layers, plan.expert_layers)
+    )
+    shared = explicit * plan.heads * plan.blocks + learned * plan.learned + bank * plan.levels
+    writers = 1 + plan.layers * (plan.heads + 1) + mixed * (plan.experts - 1) + shared
+    return writers, plan.layers * (plan.heads + 2 * plan.kv_heads + 1) + shared + 1
+
+
+def check_plan(plan: Plan) -> None:
+    """Raise UserError for counts that no model has, before anything is listed by them."""
+    counts = (plan.layers, plan.heads, plan.kv_heads, plan.blocks, plan.levels, plan.experts, plan.learned)
+    whole = all(isinstance(count, int) for count in counts) and min(counts) >= 0 and min(counts[:3]) >= 1
+    if not whole or not isinstance(plan.parallel, bool) or plan.heads % plan.kv_heads:
+        raise UserError(f"no model has {plan.layers} layers, {plan.heads} heads and {plan.kv_heads} key-value heads")
+    for layers in (plan.explicit_layers, plan.bank_layers, plan.expert_layers, plan.learned_layers):
+        if not isinstance(layers, tuple) or not all(isinstance(one, int) and 0 <= one < plan.layers for one in layers):
+            raise UserError(f"a model of {plan.layers} layers has no layers {str(layers)[:80]}")
+    writers, readers = count_ends(plan)
+    if writers * readers > MOST_PAIRS:
+        raise UserError(f"{writers} writers and {readers} readers are more than any model has: {MOST_PAIRS} pairs")
+
+
 def wire(plan: Plan) -> Wiring:
-    """The whole graph of a planned model, the same value for the same plan."""
+    """The whole graph of a planned model, the same value for the same plan. Raises UserError for one no model has."""
+    check_plan(plan)
+    return wire_checked(plan)
+
+
+@lru_cache(maxsize=64)
+def wire_checked(plan: Plan) -> Wiring:
+    """The graph of a plan that was checked."""
     writers, readers = list_writers(plan), list_readers(plan)
-    visible = np.array([[can_see(w, r.component, plan.parallel) for r in readers] for w in writers], dtype=bool)
+    first = np.array([writer.layer for writer in writers])[:, None]
+    second = np.array([reader.component.layer for reader in readers])[None]
+    visible = first < second
+    if not plan.parallel:
+        # `can_see` of a whole layer at once.
+        before = np.array([writer.kind in ATTENTION for writer in writers])[:, None]
+        after = np.array([reader.component.kind not in ATTENTION for reader in readers])[None]
+        visible |= (first == second) & before & after
     return Wiring(plan, writers, readers, visible)

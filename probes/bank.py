@@ -98,7 +98,8 @@ class Bank:
         path = self.folder / f"{name}.safetensors"
         if name not in self.head.shards:
             raise UserError(f"{self.folder} lacks {name}: the bank was not trained there, or not merged")
-        if path.is_symlink() and not path.resolve().is_relative_to(self.folder.resolve()):
+        # A loop of links leads nowhere, which `is_relative_to` cannot say.
+        if path.is_symlink() and (not path.exists() or not path.resolve().is_relative_to(self.folder.resolve())):
             raise UserError(f"{path} leads outside the bank's folder: put the file itself there")
         return path
 

@@ -15,7 +15,7 @@ names these distributions; their widths (1 / sqrt of the width in) are inferred.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import Literal, get_args
 
@@ -30,6 +30,9 @@ KINDS: tuple[str, ...] = get_args(BlockKind)
 
 # The paper gives alpha = 2 for LoRA; that it is the factor itself, whatever the rank, is inferred.
 LORA_FACTOR = 2.0
+
+# A bank of the paper has 16 children a cluster and 4 levels.
+MOST_BRANCHING, MOST_LEVELS = 1 << 16, 16
 
 # Projections that LoRA may change, in the order of the tensors.
 TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
@@ -94,6 +97,10 @@ class Design:
             raise UserError(f"ranks {list(self.ranks)} are not sizes of levels: one of them must be above 0")
         if self.branching < 2:
             raise UserError(f"branching is {self.branching}: a cluster has two children or more")
+        if self.branching > MOST_BRANCHING or len(self.ranks) > MOST_LEVELS:
+            raise UserError(f"branching {self.branching} over {len(self.ranks)} levels: no bank has as many clusters")
+        if min(asdict(self.widths).values()) < 0:
+            raise UserError(f"no model has the widths {self.widths}")
         if any(0 in self.widths.find_ends(target) for target in self.targets):
             raise UserError("this model's MLP is not one sum over units, so LoRA cannot change gate, up or down")
 

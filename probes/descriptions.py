@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from probes.errors import UserError
+from probes.strict_json import parse_json
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to read. Raises OSError when it is missing, or a device or pipe, which may have no end."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is not a file", str(path))
+        yield file
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
+    """SHA-256 of a file. Raises OSError when it cannot be read."""
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_description(path: Path, file_format: str, versions: tuple[int, ...] = (1,)) -> dict[str, Any]:
     """JSON object that describes a store, checked for format and version. Raises UserError."""
     try:
-        about = json.loads(path.read_bytes())
+        with open_file(path) as file:
+            about = parse_json(file.read())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(about, dict) or about.get("format") != file_format:
         raise UserError(f"{path} is not {file_format}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from probes.errors import UserError
+from probes.strict_json import parse_json
 
 REQUIRED = ("id", "subject", "relation", "object", "prompt", "answer")
 
@@ -46,21 +47,47 @@ class Fact:
         return asdict(self)
 
 
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Rows of a table, all of them records of named columns. Raises UserError when it cannot be read as that."""
+    rows = read_rows(path)
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, row {number} is no record of named columns: {str(row)[:80]!r}")
+    return rows
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a table by the ending of its name. Raises UserError when it cannot be read as that."""
+    """Rows of a table by the ending of its name; of .jsonl any values. Raises UserError when it cannot be read so."""
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet
 
             return list(pyarrow.parquet.read_table(path).to_pylist())
         if path.suffix == ".jsonl":
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            return [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if path.suffix == ".csv":
             with path.open(newline="", encoding="utf-8") as file:
                 return [dict(row) for row in csv.DictReader(file)]
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the table {path}: {error}") from None
+    except (OSError, ValueError, KeyError, OverflowError, NotImplementedError, csv.Error) as error:
+        line = " ".join(str(error).split())[:200]
+        raise UserError(f"cannot read the table {path}: {line}") from None
     raise UserError(f"{path} is none of .parquet, .jsonl, .csv")
+
+
+def read_field(name: str, value: Any) -> Any:
+    """Value of a column as a fact has it. Raises UserError for one of another kind."""
+    if name in ("cluster_path", "paraphrases", "heldout_paraphrases"):
+        kind: type = int if name == "cluster_path" else str
+        if isinstance(value, list | tuple) and all(isinstance(one, kind) for one in value):
+            return tuple(value)
+    elif name in ("bucket", "occurrences"):
+        if isinstance(value, str | int | float) and re.fullmatch(r"-?[0-9]{1,18}(\.0)?", str(value)):
+            return int(float(value))
+    elif name == "leaf_hit":
+        return value if isinstance(value, bool) else str(value).lower() in ("true", "1")
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    raise UserError(f"a fact has the {name} {str(value)[:80]!r}, of another kind than a fact's")
 
 
 def build_fact(row: Mapping[str, Any], documents: Mapping[str, str]) -> Fact:
@@ -68,16 +95,7 @@ def build_fact(row: Mapping[str, Any], documents: Mapping[str, str]) -> Fact:
     missing = [name for name in REQUIRED if not row.get(name)]
     if missing:
         raise UserError(f"a fact lacks {', '.join(missing)}: {str(dict(row))[:200]}")
-    fields: dict[str, Any] = {}
-    for name in Fact.__dataclass_fields__:
-        if row.get(name) is None:
-            continue
-        value = row[name]
-        if name in ("cluster_path", "paraphrases", "heldout_paraphrases"):
-            value = tuple(value)
-        elif name in ("bucket", "occurrences"):
-            value = int(value)
-        fields[name] = value
+    fields = {name: read_field(name, row[name]) for name in Fact.__dataclass_fields__ if row.get(name) is not None}
     fields.setdefault("document", documents.get(fields.get("document_id", ""), ""))
     return Fact(**fields)
 
@@ -91,7 +109,8 @@ def load_facts(folder: Path) -> tuple[Fact, ...]:
     if not path.is_file():
         raise UserError(f"no facts in {folder}: facts.parquet is missing")
     documents_path = folder / "documents.parquet"
-    documents = {row["id"]: row["text"] for row in read_rows(documents_path)} if documents_path.is_file() else {}
+    rows = read_rows(documents_path) if documents_path.is_file() else []
+    documents = {str(row.get("id")): str(row.get("text") or "") for row in rows}
     facts = tuple(build_fact(row, documents) for row in read_rows(path))
     refuse_duplicates(facts)
     return facts

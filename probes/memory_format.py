@@ -25,6 +25,7 @@ from probes.explicit import Positions
 FORMAT = "memory-circuits/explicit-memory"
 VERSION = 2
 HEAD = "memory.json"
+PRECISIONS = ("float32", "bfloat16", "float16")
 # Columns of a part's entries: `start` and `end` are characters of the document, `token_starts` characters of the text.
 ENTRIES = pa.schema(
     [
@@ -149,6 +150,8 @@ def parse_head(about: dict[str, Any]) -> Head:
         code=str(about.get("code", "")),
         codebooks_sha256=str(about.get("codebooks_sha256", "")),
     )
+    if head.precision not in PRECISIONS:
+        raise ValueError(f"no numbers are called {head.precision[:40]!r}")
     if head.code:
         head.read_code()
     return head

@@ -7,7 +7,6 @@ off; the header, a few hundred bytes, is all that is read beside them.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from probes.errors import UserError
+from probes.strict_json import parse_json
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 LONGEST_HEADER = 100_000_000
@@ -49,7 +49,7 @@ class Shard:
     def read_row(self, name: str, row: int) -> Tensor:
         """One row of a tensor, as it is stored; only its own bytes are read. Raises UserError when it is not there."""
         place = self.places.get(name)
-        if place is None or not 0 <= row < place.shape[0]:
+        if place is None or not place.shape or not 0 <= row < place.shape[0]:
             raise UserError(f"{self.path} lacks row {row} of {name}: the bank is not whole")
         if not place.row_bytes:
             return torch.empty(place.shape[1:], dtype=place.dtype)
@@ -76,7 +76,7 @@ def read_places(path: Path, handle: int) -> dict[str, Place]:
     if not 2 <= length <= min(size - 8, LONGEST_HEADER):
         raise UserError(f"{path} is damaged or truncated: its header says {length} bytes of a file of {size}")
     try:
-        header = json.loads(bytes(read_range(path, handle, 8, length)))
+        header = parse_json(bytes(read_range(path, handle, 8, length)))
         places, end = {}, 0
         for name, about in header.items():
             if name == "__metadata__":

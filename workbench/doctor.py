@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import os
 import platform
 import re
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from probes.errors import UserError
 from probes.facts import load_facts
+from probes.strict_json import parse_json
 from workbench.library import find_runs, find_shipped
 
 DISTRIBUTION = "memory-circuits"
@@ -105,7 +105,7 @@ def hash_weights(folder: Path) -> str:
 def read_record(path: Path) -> dict[str, Any]:
     """JSON object of a file; empty when it is missing or something else."""
     try:
-        value = json.loads(path.read_bytes())
+        value = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

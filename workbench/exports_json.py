@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from dataclasses import asdict
 from importlib import resources
-from typing import Any, NoReturn
+from typing import Any
 
 from circuits.circuit import Circuit
 from circuits.graph import wire
 from circuits.parts import PART_KINDS, KeptParts
 from probes.errors import UserError
+from probes.strict_json import refuse_constant
 from workbench.circuit_files import CircuitFile, Traced
 from workbench.exports_tables import find_token
+from workbench.json_values import is_integer, is_number
 from workbench.parts import decode_parts, encode_parts
+from workbench.run_checks import check_faithfulness, check_memories, check_model
 from workbench.runs import decode_circuit, list_tokens, upgrade
 from workbench.views.describe import describe_node, describe_part
 from workbench.views.memories import find_source
@@ -99,11 +101,6 @@ def write_json(run: Traced) -> bytes:
     return text.encode() + b"\n"
 
 
-def refuse_constant(name: str) -> NoReturn:
-    """NaN and Infinity are no JSON."""
-    raise ValueError(f"{name} is not a JSON number")
-
-
 def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object whose keys are all different."""
     found = dict(pairs)
@@ -167,28 +164,19 @@ def check_parts(document: dict[str, Any], parts: KeptParts) -> None:
 LONGEST_FAULT = 300
 
 
-def is_number(checker: object, value: object) -> bool:
-    """Whether a value is a number that a float holds; JSON text can also spell infinite and endless ones."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
-
-
-def is_integer(checker: object, value: object) -> bool:
-    """Whether a value is written as a whole number; stricter than JSON Schema, which takes 1.0 for one."""
-    return isinstance(value, int) and is_number(checker, value)
-
-
 def find_fault(document: object, schema: dict[str, Any] | None = None) -> str:
     """Where a document departs from a schema (the circuit file's) and how, cut when long; nothing when it obeys it."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
     from jsonschema.validators import extend
 
-    types = Draft202012Validator.TYPE_CHECKER.redefine_many({"number": is_number, "integer": is_integer})
+    # Stricter than JSON Schema, which takes 1.0 for a whole number; a number is one that a float holds.
+    types = Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "number": lambda checker, value: is_number(value),
+            "integer": lambda checker, value: is_integer(value) and is_number(value),
+        }
+    )
     strict = extend(Draft202012Validator, type_checker=types)
     error = best_match(strict(load_schema() if schema is None else schema).iter_errors(document))
     if error is None:
@@ -212,7 +200,13 @@ def read_json(data: bytes) -> CircuitFile:
     fault = find_fault(document)
     if fault:
         raise UserError(f"not a circuit file: {fault}")
-    circuit = decode_circuit(spell_floats(document))
+    try:
+        check_model(document["model"])
+        check_memories(document["memories"] or {})
+        check_faithfulness(document["faithfulness"] or {})
+        circuit = decode_circuit(spell_floats(document))
+    except ValueError as error:
+        raise UserError(f"not a circuit file: {error}") from None
     check_references(document, circuit)
     parts = decode_parts(document.get("parts"), wire(circuit.plan))
     if parts is not None:

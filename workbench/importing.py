@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from circuits.circuit import Circuit, Edge, Move, build_node
-from circuits.graph import Plan, can_see, parse_component
+from circuits.graph import Plan, can_see, check_plan, parse_component
 from probes.errors import UserError
 from workbench.circuit_files import CircuitFile
 from workbench.exports_json import FORMAT, parse_document, read_json
@@ -184,10 +184,11 @@ def read_marks(document: dict[str, Any], names: dict[str, str]) -> tuple[tuple[s
     """Pinned nodes and supernodes by our ids."""
     marks = document.get("qParams")
     marks = marks if isinstance(marks, dict) else {}
-    pinned = [names[str(name)] for name in marks.get("pinnedIds") or [] if str(name) in names]
+    pins, lists = (found if isinstance(found := marks.get(key), list) else [] for key in ("pinnedIds", "supernodes"))
+    pinned = [names[str(name)] for name in pins if str(name) in names]
     groups = {
         str(group[0]): [names[str(name)] for name in group[1:] if str(name) in names]
-        for group in marks.get("supernodes") or []
+        for group in lists
         if isinstance(group, list) and group
     }
     return tuple(dict.fromkeys(pinned)), groups
@@ -207,6 +208,7 @@ def read_eap(document: dict[str, Any]) -> Imported:
     if not (1 <= layers <= MOST_LAYERS and 1 <= heads <= 10_000):
         raise UserError(f"not an EAP-IG graph: $.cfg has {layers} layers and {heads} heads")
     plan = Plan(layers, heads, heads, parallel=bool(cfg.get("parallel_attn_mlp", False)))
+    check_plan(plan)
     nodes = read_field(document, "nodes", dict, "$")
     edges, used = [], set[str]()
     for name, edge in read_field(document, "edges", dict, "$").items():

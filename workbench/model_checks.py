@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from probes.errors import UserError
+from probes.strict_json import parse_json
 from workbench.library import find_shipped
 from workbench.places import HUB_NAME
 from workbench.settings import Settings
@@ -28,7 +28,7 @@ class Note:
 def read_object(path: Path) -> dict[str, Any]:
     """JSON object of a file. Raises UserError when it is missing or something else."""
     try:
-        value = json.loads(path.read_bytes())
+        value = parse_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path.name}: {error.strerror or error}") from None
     except ValueError as error:

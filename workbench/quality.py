@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from circuits.circuit import UNITS
 from probes.errors import UserError
 from probes.progress import Tick, quiet
+from probes.strict_json import parse_json
 from workbench.engine import Engine
 from workbench.pipeline import restore_problem, round_trip
 from workbench.runs import Run
@@ -101,7 +102,7 @@ def load_quality(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        quality = json.loads(read_bytes(path))
+        quality = parse_json(read_bytes(path))
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}): remove it and measure again") from None
     if not isinstance(quality, dict) or (quality.get("format"), quality.get("version")) != (FORMAT, VERSION):

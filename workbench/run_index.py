@@ -16,6 +16,8 @@ from typing import Any
 
 from probes.errors import UserError
 from probes.progress import Tick, quiet
+from probes.strict_json import parse_json
+from workbench.json_values import are_texts, is_number
 from workbench.runs import read_about
 from workbench.storage import write_file
 
@@ -117,20 +119,28 @@ def describe_entry(name: str, about: dict[str, Any], stamp: int, size: int) -> E
         pairs=len(pairs) if isinstance(pairs, list) else 0,
         **{key: spell(circuit.get(key)) for key in ("method", "ablation", "metric", "unit")},
         edges=len(edges) if isinstance(edges, list) else 0,
-        faithfulness=float(share) if isinstance(share, int | float) else None,
+        faithfulness=float(share) if is_number(share) else None,
         stamp=stamp,
         size=size,
+    )
+
+
+def is_whole(entry: Entry) -> bool:
+    """Whether a line of the index has a value of the right type everywhere."""
+    kinds: dict[str, Any] = {"str": str, "int": int, "tuple[str, ...]": tuple, "float | None": float | None}
+    return are_texts([*entry.memories]) and all(
+        isinstance(getattr(entry, one.name), kinds[str(one.type)]) for one in fields(Entry)
     )
 
 
 def read_index(folder: Path) -> dict[str, Entry]:
     """Lines of the index by name; none where it is missing, damaged or of another release."""
     try:
-        document = json.loads((folder / INDEX).read_bytes())
+        document = parse_json((folder / INDEX).read_bytes())
         if (document["format"], document["version"]) != (FORMAT, VERSION):
             return {}
         entries = [Entry(**{**line, "memories": tuple(line["memories"])}) for line in document["runs"]]
-        return {entry.name: entry for entry in entries if isinstance(entry.stamp, int)}
+        return {entry.name: entry for entry in entries if is_whole(entry)}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 

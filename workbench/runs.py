@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from typing import Any
 import numpy as np
 
 from circuits.circuit import Circuit, Edge, EdgeScores, Move, build_node
-from circuits.graph import Plan, wire
+from circuits.graph import Plan, check_plan, wire
 from circuits.parts import KeptParts
 from probes.errors import UserError
+from probes.strict_json import parse_json
+from workbench.json_values import are_texts, is_number, require
 from workbench.parts import decode_parts, encode_parts
+from workbench.run_checks import check_about
 from workbench.storage import read_bytes, write_folder
 
 FORMAT = "memory-circuits/run"
@@ -31,6 +35,11 @@ VERSION = 2
 # What stands for the tokens when all positions are summed.
 EVERYWHERE = "every position"
 FILES = ("run.json", "scores.npz", "recording.npz")
+# What reading a damaged or edited run raises, in numpy, zipfile and here.
+BROKEN = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, EOFError, NotImplementedError,
+    MemoryError, OSError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,26 +137,44 @@ def encode_circuit(circuit: Circuit) -> dict[str, Any]:
 
 
 def decode_plan(value: dict[str, Any]) -> Plan:
-    """Plan from its JSON object."""
+    """Plan from its JSON object. Raises UserError for one that no model has."""
     fields: dict[str, Any] = {k: tuple(item) if isinstance(item, list) else item for k, item in value.items()}
-    return Plan(**fields)
+    plan = Plan(**fields)
+    check_plan(plan)
+    return plan
 
 
 def decode_circuit(value: dict[str, Any]) -> Circuit:
-    """Circuit from its JSON object. Raises KeyError or TypeError on a malformed one."""
+    """Circuit from its JSON object. Raises UserError, KeyError, TypeError or ValueError on a malformed one."""
     plan = decode_plan(value["plan"])
+    words = {name: value[name] for name in ("method", "ablation", "metric", "unit")}
+    require(are_texts([*words.values()]), "method, ablation, metric or unit", "text")
+    for place, edge in enumerate(value["edges"]):
+        require(are_texts([edge["writer"], edge["reader"], edge["role"]]), f"edges[{place}]", "between nodes")
+        require(is_number(edge["score"]), f"edges[{place}].score", "a finite number")
+    for place, move in enumerate(value["moves"]):
+        require(are_texts([move["source"], move["target"]]), f"moves[{place}]", "between nodes")
+        require(is_number(move["weight"]), f"moves[{place}].weight", "a finite number")
     return Circuit(
         plan=plan,
         nodes=tuple(build_node(node["id"], float(node["score"]), plan) for node in value["nodes"]),
         edges=tuple(Edge(**edge) for edge in value["edges"]),
         moves=tuple(Move(**move) for move in value["moves"]),
-        method=value["method"],
-        ablation=value["ablation"],
-        metric=value["metric"],
-        unit=value["unit"],
         requested=int(value["requested"]),
         total=int(value["total"]),
+        **words,
     )
+
+
+def check_ends(circuit: Circuit) -> None:
+    """Raise ValueError where two nodes are one, an end is none of the nodes, or a node's score is not finite."""
+    known = {node.id for node in circuit.nodes}
+    require(len(known) == len(circuit.nodes), "nodes", "a list of different ones")
+    require(all(is_number(node.score) for node in circuit.nodes), "the score of a node", "a finite number")
+    ends = {end for edge in circuit.edges for end in (edge.writer, edge.reader)}
+    ends |= {end for move in circuit.moves for end in (move.source, move.target)}
+    lost = sorted(ends - known)
+    require(not lost, lost[0][:80] if lost else "", "among the nodes")
 
 
 def pack_arrays(arrays: dict[str, np.ndarray]) -> bytes:
@@ -196,8 +223,8 @@ def read_about(folder: Path) -> dict[str, Any]:
     """run.json of a run. Raises UserError when it is missing, of another format, or of a later version."""
     path = folder / "run.json"
     try:
-        about = json.loads(read_bytes(path))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        about = parse_json(read_bytes(path))
+    except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}): it was cut off or edited; trace again") from None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise UserError(f"{path} is not a run of this workbench: its format is not {FORMAT!r}")
@@ -207,7 +234,7 @@ def read_about(folder: Path) -> dict[str, Any]:
         except (KeyError, TypeError, ValueError, AttributeError):
             raise UserError(f"{path} is not a whole run: its pair is not there; trace again") from None
     if about.get("version") != VERSION:
-        raise UserError(f"{path} has version {about.get('version')!r} and this release reads {VERSION}: update it")
+        raise UserError(f"{path} has version {about.get('version')!r:.40} and this release reads {VERSION}: update it")
     return about
 
 
@@ -221,21 +248,36 @@ def load_run(folder: Path) -> Run:
             if hashlib.sha256(data).hexdigest() != wanted:
                 raise UserError(f"{folder / name} is not what was written (its SHA-256 differs): trace again")
             arrays[name] = unpack_arrays(data)
+        check_about(about)
         circuit = decode_circuit(about.pop("circuit"))
-        scores = EdgeScores(
-            wiring=wire(circuit.plan),
-            edges=arrays["scores.npz"]["edges"],
-            nodes=arrays["scores.npz"]["nodes"],
-            method=circuit.method,
-            ablation=circuit.ablation,
-            metric=circuit.metric,
-            unit=circuit.unit,
-        )
-        recording = Recording(arrays["recording.npz"]["context"], arrays["recording.npz"]["memory"])
+        check_ends(circuit)
+        scores = decode_scores(circuit, arrays["scores.npz"], len(list_tokens(about)))
+        recording = decode_recording(arrays["recording.npz"])
         parts = decode_parts(about.pop("parts", None), scores.wiring)
-    except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{folder} is not a whole run ({type(error).__name__}: {error}): trace again") from None
+    except BROKEN as error:
+        line = " ".join(str(error).split())[:300]
+        raise UserError(f"{folder} is not a whole run ({type(error).__name__}: {line}): trace again") from None
     return Run(about=about, circuit=circuit, scores=scores, recording=recording, parts=parts)
+
+
+def decode_scores(circuit: Circuit, arrays: dict[str, np.ndarray], positions: int) -> EdgeScores:
+    """Scores of the whole graph. Raises ValueError unless there is a finite one for all that the graph has."""
+    wiring, edges, nodes = wire(circuit.plan), arrays["edges"], arrays["nodes"]
+    shape = (positions, *wiring.visible.shape)
+    require((edges.shape, nodes.shape) == (shape, shape[:2]), f"the shape {edges.shape} of the scores", f"{shape}")
+    require(edges.dtype.kind == nodes.dtype.kind == "f", "scores.npz", "of floats")
+    require(bool(np.isfinite(edges).all() and np.isfinite(nodes).all()), "scores.npz", "finite")
+    names = {name: getattr(circuit, name) for name in ("method", "ablation", "metric", "unit")}
+    return EdgeScores(wiring=wiring, edges=edges, nodes=nodes, **names)
+
+
+def decode_recording(arrays: dict[str, np.ndarray]) -> Recording:
+    """Attention of the clean run. Raises ValueError unless it has the axes of one."""
+    context, memory = arrays["context"], arrays["memory"]
+    require(context.dtype.kind == memory.dtype.kind == "f", "recording.npz", "of floats")
+    whole = (context.ndim == 4 or not context.size) and (memory.ndim == 5 or not memory.size)
+    require(whole, "recording.npz", "attention by layer, head and position")
+    return Recording(context, memory)
 
 
 def list_runs(folder: Path) -> list[tuple[Path, dict[str, Any]]]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from probes.errors import UserError
 from probes.progress import Tick, quiet
+from probes.strict_json import parse_json
 from workbench.engine import Engine
 from workbench.pipeline import restore_batches
 from workbench.runs import Run
@@ -112,7 +113,7 @@ def load_curve(folder: Path) -> SizeCurve | None:
     if not path.is_file():
         return None
     try:
-        document: dict[str, Any] = json.loads(read_bytes(path))
+        document: dict[str, Any] = parse_json(read_bytes(path))
         if (document.pop("format"), document.pop("version")) != (FORMAT, VERSION):
             raise ValueError("another format or version")
         fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in document.items()}

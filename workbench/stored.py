@@ -5,7 +5,6 @@ It opens no network library, so that pages can show it at once; `workbench/hiera
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from probes.descriptions import read_description
 from probes.errors import UserError
 from probes.facts import Fact
+from probes.strict_json import parse_json
 from workbench.costs.formats import (
     TERA,
     Usage,
@@ -84,8 +84,8 @@ class Place:
 
 
 def measure_folder(folder: Path, pattern: str) -> int:
-    """Bytes of a folder's files of a pattern."""
-    return sum(path.stat().st_size for path in folder.glob(pattern))
+    """Bytes of a folder's files of a pattern; a link that leads nowhere has none."""
+    return sum(path.stat().st_size for path in folder.glob(pattern) if path.is_file())
 
 
 def read_width(path: Path) -> int:
@@ -93,7 +93,7 @@ def read_width(path: Path) -> int:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length < LONGEST_HEADER else {}
+            header = parse_json(file.read(length)) if length < LONGEST_HEADER else {}
         return next(WIDTHS[str(entry["dtype"])] for name, entry in header.items() if name != "__metadata__")
     except (OSError, ValueError, KeyError, TypeError, StopIteration, AttributeError) as error:
         raise UserError(f"{path} is no whole file of tensors ({type(error).__name__}): write it again") from None

@@ -16,6 +16,7 @@ from typing import Any
 from probes.errors import UserError
 from probes.facts import Fact
 from workbench.answers import Condition, Found, Prediction
+from workbench.json_values import is_number, require, require_fields
 from workbench.ledgers.table import Ledger, load_document, save_ledgers
 
 FOLDER = "studies"
@@ -126,6 +127,8 @@ def load_study(name: str, runs: Path) -> Study:
     path = find_study(name, runs)
     about, ledgers = load_document(path)
     try:
+        for key in ("question", "settings", "model"):
+            require(isinstance(about.get(key), dict | None), key, "an object")
         return Study(
             name,
             {key: value for key, value in about.items() if key not in ("references", "path", "answers")},
@@ -143,7 +146,11 @@ def decode_reference(value: Mapping[str, Any]) -> Reference:
     kept = tuple(tuple(tuple(int(slot) for slot in head) for head in layer) for layer in value["kept"])
     attention = tuple(tuple(tuple(float(slot) for slot in head) for head in layer) for layer in value["attention"])
     tokens, layers = tuple(map(str, value["tokens"])), tuple(map(int, value["layers"]))
-    return Reference(str(value["entry"]), str(value["id"]), tokens, layers, int(value["group"]), kept, attention)
+    group = int(value["group"])
+    require(len(attention) == len(layers) and group > 0, "a reference's attention", "by layer and head")
+    heads = [(len(own) + group - 1) // group for own in attention]
+    require(not kept or [len(own) for own in kept] == heads, "what a reference keeps", "by layer and head")
+    return Reference(str(value["entry"]), str(value["id"]), tokens, layers, group, kept, attention)
 
 
 def decode_level(value: Mapping[str, Any]) -> Level:
@@ -155,6 +162,12 @@ def decode_level(value: Mapping[str, Any]) -> Level:
 def decode_condition(value: Mapping[str, Any]) -> Condition:
     """Answers of their JSON object. Raises as `decode_reference`."""
     answer = value.get("answer")
+    require_fields(value, "answer", ("name", "prompt", "source", "reason"))
+    for one in [*value["top"], *value["steps"], *([] if answer is None else [answer])]:
+        require_fields(one, "answer", ("text",), ("token", "probability"))
+    for one in value["found"]:
+        require_fields(one, "found", ("id", "document", "text"))
+        require(one["similarity"] is None or is_number(one["similarity"]), "found.similarity", "a finite number")
     return Condition(
         **{
             **value,

@@ -17,6 +17,7 @@ from typing import Any
 
 from circuits.circuit import Circuit
 from probes.errors import UserError
+from probes.strict_json import parse_json
 from workbench.storage import read_bytes, write_file
 from workbench.views.curation import LONGEST_NAME, Curation, Group
 
@@ -98,7 +99,7 @@ def read_views(place: Path) -> dict[str, dict[str, Any]]:
     if path.stat().st_size > LARGEST:
         raise UserError(f"{path} has more than {LARGEST:,} bytes: remove it")
     try:
-        document = json.loads(read_bytes(path))
+        document = parse_json(read_bytes(path))
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}): remove it and save the view again") from None
     from jsonschema import Draft202012Validator

@@ -7,7 +7,7 @@ before it compares them (`whitening`, the shipped model's departure from the pap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,7 +118,23 @@ def load_router(folder: Path, branching: int, depth: int) -> Router:
             raise UserError(
                 f"{path}: level {level} has shape {level_centroids.shape}, not {branching**level} centroids"
             )
-    return Router(centroids, branching, tensors.get("whitening.mean"), tensors.get("whitening.transform"))
+    mean, transform = (tensors.get(f"whitening.{name}") for name in ("mean", "transform"))
+    check_widths(path, centroids, mean, transform)
+    return Router(centroids, branching, mean, transform)
+
+
+def check_widths(path: Path, centroids: Sequence[Vectors], mean: Vectors | None, transform: Vectors | None) -> None:
+    """Raise UserError unless all tensors of a router are finite floats and meet vectors of one width."""
+    width = {level.shape[1] for level in centroids}
+    if mean is not None and transform is not None:
+        width |= {transform.shape[1] if transform.ndim == 2 else -1}
+        if mean.ndim != 1 or transform.shape[:1] != mean.shape:
+            raise UserError(f"{path}: its whitening has shapes {mean.shape} and {transform.shape}")
+    if len(width) != 1:
+        raise UserError(f"{path}: its centroids have widths {sorted(width)}, and texts have one")
+    for array in (*centroids, mean, transform):
+        if array is not None and not (array.dtype.kind == "f" and np.isfinite(array).all()):
+            raise UserError(f"{path} holds {array.dtype} numbers that are not all finite floats")
 
 
 def list_tensors(router: Router) -> Mapping[str, Vectors]:

@@ -94,7 +94,7 @@ def declare_specificity(parser: argparse.ArgumentParser) -> None:
 
 def list_tasks(options: argparse.Namespace, engine: Engine) -> list[Task]:
     """Tasks of the table, or the shipped ones: exercises need language alone (0), facts are specific (5)."""
-    from probes.facts import Fact, read_rows
+    from probes.facts import Fact, read_records
     from workbench.banks.reading import is_shipped, route_texts
     from workbench.banks.specificity import Task
 
@@ -106,7 +106,7 @@ def list_tasks(options: argparse.Namespace, engine: Engine) -> list[Task]:
         )
     path = Path(options.tasks).expanduser() if options.tasks else find_shipped() / "abstract.parquet"
     groups: dict[str, tuple[float, list[Fact]]] = {}
-    rows = read_rows(path)
+    rows = read_records(path)
     for number, row in enumerate(rows, start=1):
         try:
             name, prompt, answer = (str(row[column]) for column in ("task", "prompt", "answer"))

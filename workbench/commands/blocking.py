@@ -109,9 +109,9 @@ def list_asked(options: argparse.Namespace, engine: Engine) -> list[Fact]:
 
     assert engine.bank is not None
     if options.facts:
-        from probes.facts import build_fact, read_rows, refuse_duplicates
+        from probes.facts import build_fact, read_records, refuse_duplicates
 
-        facts = [build_fact(row, {}) for row in read_rows(Path(options.facts).expanduser())]
+        facts = [build_fact(row, {}) for row in read_records(Path(options.facts).expanduser())]
         refuse_duplicates(facts)
         if not facts:
             raise UserError(f"{options.facts} has no rows: give one fact a row")

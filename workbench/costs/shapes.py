@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from probes.errors import UserError
+from probes.strict_json import parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def read_shape(folder: Path) -> Shape:
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text())
+        config = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     if not isinstance(config, dict):

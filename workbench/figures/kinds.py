@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from circuits.graph import Kind, parse_component
 from probes.errors import UserError
 from probes.progress import Tick, quiet
+from probes.strict_json import parse_json
 from workbench.circuit_files import Traced
 from workbench.figures.axes import COLUMNS
 from workbench.figures.captions import (
@@ -212,7 +212,7 @@ def figure_ledger(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
     if not ledgers:
         raise UserError(f"{path} has no ledger of {wish.fact[:80]!r}")
     ledger = ledgers[0]
-    about = json.loads(path.read_bytes())
+    about = parse_json(path.read_bytes())
     known = "" if ledger.known else f" The model says {show_token(ledger.said)} instead."
     words = (
         f"The margin of {show_token(ledger.answer)} divided over what brings it.{known} n = 1 question: "

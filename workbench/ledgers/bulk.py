@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from probes.errors import UserError
 from probes.facts import Fact, build_fact, read_rows
 from probes.progress import Tick, quiet
+from probes.strict_json import parse_json
 from workbench.engine import Engine
 from workbench.ledgers.measuring import describe_source, measure_batch
 from workbench.ledgers.prompts import Laid, lay_fact
@@ -129,7 +130,7 @@ def read_lists(row: dict[str, Any]) -> dict[str, Any]:
     lists = ("cluster_path", "paraphrases", "heldout_paraphrases")
     texts = {name: row[name] for name in lists if isinstance(row.get(name), str)}
     kept = {name: value for name, value in row.items() if value not in (None, "")}
-    return kept | {name: json.loads(text) for name, text in texts.items() if text}
+    return kept | {name: parse_json(text) for name, text in texts.items() if text}
 
 
 def refuse_facts(facts: Sequence[Fact]) -> tuple[list[Fact], list[Refused]]:

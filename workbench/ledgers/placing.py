@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import UserError
-from probes.facts import read_rows
+from probes.facts import read_records
 from probes.progress import Tick, quiet
 from workbench.costs.formats import Formats
 from workbench.engine import Engine
@@ -64,7 +64,7 @@ def read_usage(path: Path, given: float | None) -> dict[str, float]:
     Raises UserError where neither says how often a fact is read, or a count is no number from 0.
     """
     usage = dict[str, float]()
-    for number, row in enumerate(read_rows(path), start=1):
+    for number, row in enumerate(read_records(path), start=1):
         value = next((row[name] for name in USAGE if row.get(name) not in (None, "")), given)
         if value is None:
             raise UserError(f"row {number} of {path} has no usage: fill in the column `usage`, or give --usage N")

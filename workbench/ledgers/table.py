@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import UserError
+from probes.strict_json import parse_json
+from workbench.json_values import are_texts, is_number, require, require_fields
 from workbench.storage import read_bytes, write_file
 
 FORMAT, VERSION = "memory-circuits/ledger", 1
@@ -174,12 +176,12 @@ def load_document(path: Path) -> tuple[dict[str, Any], tuple[Ledger, ...]]:
     Raises UserError for one that is no ledger, damaged, or of a version to come.
     """
     try:
-        document = json.loads(read_bytes(path))
+        document = parse_json(read_bytes(path))
         if document["format"] != FORMAT or int(document["version"]) > VERSION:
             raise UserError(f"{path} is not a ledger of this release (version {VERSION})")
         ledgers = tuple(decode_ledger(value) for value in document["ledgers"])
         about = {name: value for name, value in document.items() if name not in ("format", "version", "ledgers")}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a ledger: {type(error).__name__}: {error}") from None
     return about, ledgers
 
@@ -189,8 +191,24 @@ def load_ledgers(path: Path) -> tuple[Ledger, ...]:
     return load_document(path)[1]
 
 
+TEXTS = ("fact", "prompt", "answer", "foil", "metric", "unit", "removal", "said", "method")
+SHARES = ("share", "alone", "last", "others", "rest", "residual")
+
+
 def decode_ledger(value: dict[str, Any]) -> Ledger:
-    """Ledger of its JSON object. Raises KeyError or TypeError on a malformed one."""
+    """Ledger of its JSON object. Raises KeyError, TypeError or ValueError on a malformed one."""
+    require_fields({"said": "", "method": METHOD, **value}, "ledger", TEXTS, ("margin", "held"))
+    require(isinstance(value["known"], bool), "ledger.known", "true or false")
+    for entry in value["entries"]:
+        require_fields(entry, "entry", ("name", "kind", "label"), SHARES)
+        for part in entry["parts"]:
+            require_fields(part, "part", ("component",), ("share",))
+            require(isinstance(part.get("token", ""), str), "part.token", "text")
+            require(part.get("effect") is None or is_number(part["effect"]), "part.effect", "a finite number")
+    for one in value["interactions"]:
+        require_fields(one, "interaction", ("first", "second"), ("value",))
+    for one in value["combinations"]:
+        require(are_texts(one["on"]) and is_number(one["margin"]), "a combination", "names and a finite number")
     entries = []
     for entry in value["entries"]:
         sums = {name: tuple((str(word), float(share)) for word, share in entry[name]) for name in ("tokens", "heads")}

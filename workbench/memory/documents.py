@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import codecs
 import csv
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from probes.descriptions import open_file
 from probes.errors import UserError
+from probes.strict_json import parse_json
 
 # Bytes read at a time of a text, and the longest line of a file of rows.
 BLOCK = 1 << 16
@@ -37,11 +40,21 @@ def read_text(path: Path, name: str) -> Iterator[Document]:
     yield Document(name, decode_blocks(path))
 
 
+@contextmanager
+def open_document(path: Path) -> Iterator[BinaryIO]:
+    """A file of a document. Raises UserError when it cannot be read, which is long after the document was named."""
+    try:
+        with open_file(path) as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
 def decode_blocks(path: Path) -> Iterator[str]:
     """Text of a UTF-8 file, block by block. Raises UserError when it is binary, not UTF-8, or one endless line."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     length = 0
-    with path.open("rb") as file:
+    with open_document(path) as file:
         while True:
             block = file.read(BLOCK)
             try:
@@ -61,7 +74,7 @@ def decode_blocks(path: Path) -> Iterator[str]:
 
 def read_lines(path: Path) -> Iterator[str]:
     """Lines of a UTF-8 file, ends kept. Raises UserError for one that is too long to be held, or is not text."""
-    with path.open("rb") as file:
+    with open_document(path) as file:
         number = 0
         while line := file.readline(LONGEST_LINE + 1):
             number += 1
@@ -79,8 +92,8 @@ def read_jsonl(path: Path, name: str) -> Iterator[Document]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise UserError(f"{path}, line {number} is not JSON ({error})") from None
         if not isinstance(row, dict):
             raise UserError(f'{path}, line {number} is not an object such as {{"text": "..."}}')

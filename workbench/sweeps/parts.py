@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
+from probes.strict_json import parse_json
 from workbench.storage import PARTIAL, read_bytes, remove_leftovers, write_file
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def open_folder(folder: Path, head: str, about: Mapping[str, Any], kind: str) ->
 def read_head(path: Path) -> dict[str, Any]:
     """A table's head. Raises UserError when it is damaged."""
     try:
-        held = json.loads(read_bytes(path))
+        held = parse_json(read_bytes(path))
     except ValueError:
         held = None
     if not isinstance(held, dict):
@@ -154,8 +155,12 @@ def list_parts(folder: Path) -> list[Path]:
 
 
 def load_table(folder: Path) -> pa.Table:
-    """All rows of a table. Raises UserError where there is none."""
+    """All rows of a table. Raises UserError where there is none, or a part is damaged or of other columns."""
     import pyarrow as pa
     import pyarrow.parquet
 
-    return pa.concat_tables([pyarrow.parquet.read_table(part) for part in list_parts(folder)])
+    try:
+        return pa.concat_tables([pyarrow.parquet.read_table(part) for part in list_parts(folder)])
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        line = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder} has a part that cannot be read ({line}): remove it and measure again") from None

@@ -25,9 +25,9 @@ def list_slots(run: Traced, component: Component) -> list[int]:
     layers = list(explicit.get("layers") or run.circuit.plan.explicit_layers)
     if block is None or "kept" not in block or component.layer not in layers:
         return []
-    return [
-        int(token) for token in block["kept"][layers.index(component.layer)][component.head // run.circuit.plan.group]
-    ]
+    heads = block["kept"][layers.index(component.layer) :][:1] or [[]]
+    slots = heads[0][component.head // run.circuit.plan.group :][:1] or [[]]
+    return [int(token) for token in slots[0]]
 
 
 def find_source(run: Traced, part: Component) -> str:

@@ -1,0 +1,148 @@
+"""What fuzzing has found, case by case: each was a traceback, a hang or memory without end, and is now one line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from circuits.graph import MOST_PAIRS, Plan, can_see, count_ends, wire
+from probes.bank import load_bank
+from probes.blocks import Design, Widths
+from probes.errors import UserError
+from probes.facts import build_fact, load_facts, read_rows
+from probes.memory_bank import open_bank
+from tests.checkpoints import load_shape
+from tests.conftest import PLAN, make_run
+from tests.fuzz.banks import make_router, write_explicit, write_parametric
+from tests.fuzz.files import encode_foreign
+from tests.fuzz.tables import FACT, encode_parquet
+from workbench.banks.routing import check_widths
+from workbench.importing import read_circuit
+from workbench.memory.documents import count_characters, list_files
+from workbench.run_index import list_entries
+from workbench.runs import encode_run, load_run, save_run
+from workbench.sweeps.parts import load_table
+from workbench.view_files import read_views
+
+DEEP = b'{"a":' * 100_000
+
+
+def edit_run(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A saved run whose run.json was changed."""
+    save_run(make_run(edges=8), folder)
+    about = json.loads((folder / "run.json").read_bytes())
+    change(about)
+    (folder / "run.json").write_text(json.dumps(about))
+    return folder
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no pairs": lambda about: about.pop("pairs"),
+    "pairs that are text": lambda about: about.update(pairs="x"),
+    "a method that is a list": lambda about: about["circuit"].update(method=["eap"]),
+    "memories that are text": lambda about: about["memories"].update(explicit="x"),
+    "an edge from nowhere": lambda about: about["circuit"]["edges"][0].update(writer="m9@99"),
+    "a score that is infinite": lambda about: about["circuit"]["edges"][0].update(score=1e999),
+    "layers without end": lambda about: about["circuit"]["plan"].update(layers=10**12),
+    "a memory layer beyond": lambda about: about["circuit"]["plan"].update(explicit_layers=[99]),
+    "a probability that is text": lambda about: about["conditions"][0]["answer"].update(probability="much"),
+    "a version that is long": lambda about: about.update(version="x" * 5000),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_runs_that_lie(tmp_path: Path, name: str) -> None:
+    folder = edit_run(tmp_path / "run", CHANGES[name])
+    with pytest.raises(UserError) as raised:
+        load_run(folder)
+    assert len(str(raised.value)) < 1000
+
+
+def test_arrays_that_are_no_scores_of_the_graph(tmp_path: Path) -> None:
+    files = encode_run(make_run(edges=8))
+    other = encode_run(make_run(tokens=("a", "b"), edges=8))
+    cut = files["scores.npz"][:200] + b"\xff" * 8 + files["scores.npz"][208:]
+    for number, data in enumerate((other["scores.npz"], cut, b"", b"PK\x05\x06" + b"\0" * 18)):
+        folder = tmp_path / f"run-{number}"
+        folder.mkdir()
+        about = json.loads(files["run.json"])
+        about["files"]["scores.npz"] = hashlib.sha256(data).hexdigest()
+        for name, content in (files | {"run.json": json.dumps(about).encode(), "scores.npz": data}).items():
+            (folder / name).write_bytes(content)
+        with pytest.raises(UserError, match="not a whole run"):
+            load_run(folder)
+
+
+def test_json_deeper_than_the_parser_goes(tmp_path: Path) -> None:
+    folder = edit_run(tmp_path / "runs" / "run", lambda about: None)
+    (folder / "view.json").write_bytes(DEEP)
+    with pytest.raises(UserError, match="nested too deep"):
+        read_views(folder)
+    (folder / "run.json").write_bytes(DEEP)
+    (tmp_path / "runs" / ".runs.json").write_bytes(DEEP)
+    with pytest.raises(UserError, match="nested too deep"):
+        load_run(folder)
+    assert list_entries(tmp_path / "runs") == []
+
+
+def test_marks_of_another_tool_that_are_no_lists() -> None:
+    graph = encode_foreign(make_run(edges=8))
+    graph["qParams"] |= {"pinnedIds": 5, "supernodes": 7}
+    assert read_circuit(json.dumps(graph).encode()).pinned == ()
+
+
+def test_the_table_of_who_sees_whom_is_that_of_the_single_pairs() -> None:
+    for plan in (PLAN, Plan(2, 2, 1, True), Plan(3, 2, 2, False, (1,), 2, (0, 2), 2, (1,), 3, (2,), 2)):
+        wiring = wire(plan)
+        assert count_ends(plan) == wiring.visible.shape
+        wanted = [[can_see(w, r.component, plan.parallel) for r in wiring.readers] for w in wiring.writers]
+        assert wiring.visible.tolist() == wanted
+    assert np.prod(count_ends(Plan(126, 128, 8))) < MOST_PAIRS
+
+
+def test_files_without_end(tmp_path: Path) -> None:
+    """Links to a device, which has no end, and to nowhere."""
+    model = load_shape("llama")
+    write_explicit(tmp_path / "memory", model)
+    write_parametric("ffn")(tmp_path / "bank", model)
+    for path, read in ((tmp_path / "memory" / "memory.json", open_bank), (tmp_path / "bank" / "bank.json", load_bank)):
+        path.unlink()
+        path.symlink_to("/dev/zero")
+        with pytest.raises(UserError, match="not a file"):
+            read(path.parent)
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "a.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="cannot read"):
+        count_characters(list_files([tmp_path / "documents"]))
+
+
+def test_banks_that_no_model_has() -> None:
+    with pytest.raises(UserError, match="no bank has as many clusters"):
+        Design("ffn", Widths(8, 2, 2, 4), (0,), (1, 1), branching=10**20)
+    router = make_router()
+    with pytest.raises(UserError, match="widths"):
+        check_widths(Path("router"), (router.centroids[0], router.centroids[1][:, :2]), None, None)
+    with pytest.raises(UserError, match="not all finite"):
+        check_widths(Path("router"), (router.centroids[0] * np.float32("nan"),), None, None)
+
+
+def test_facts_of_another_kind(tmp_path: Path) -> None:
+    for name, value in (("cluster_path", 3), ("paraphrases", [1]), ("bucket", "often"), ("prompt", ["a"])):
+        with pytest.raises(UserError, match=name):
+            build_fact({**FACT, name: value}, {})
+    assert build_fact({**FACT, "object": 5, "leaf_hit": "true"}, {}).object == "5"
+    (tmp_path / "facts.parquet").write_bytes(encode_parquet([FACT]))
+    (tmp_path / "documents.parquet").write_bytes(encode_parquet([{"id": "d-1"}]))
+    assert load_facts(tmp_path)[0].document == ""
+    (tmp_path / "long.csv").write_text(f"id\n{'x' * 200_000}\n")
+    with pytest.raises(UserError, match="cannot read the table"):
+        read_rows(tmp_path / "long.csv")
+    (tmp_path / "part-000000.parquet").write_bytes(b"PAR1" * 9)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_table(tmp_path)
