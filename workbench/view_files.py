@@ -106,8 +106,8 @@ def read_views(place: Path) -> dict[str, dict[str, Any]]:
     from jsonschema.exceptions import best_match
 
     if (fault := best_match(Draft202012Validator(load_schema()).iter_errors(document))) is not None:
-        place = "/".join(str(step) for step in fault.absolute_path) or "the document"
-        raise UserError(f"{path} does not hold views: {place[:80]}: {fault.message[:200]}; remove it")
+        where = "/".join(str(step) for step in fault.absolute_path) or "the document"
+        raise UserError(f"{path} does not hold views: {where[:80]}: {fault.message[:200]}; remove it")
     views: dict[str, dict[str, Any]] = document["views"]
     return views
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from circuits.anchors import run_anchor
 from circuits.coalitions import Asked, Format, name_format, repeat_readout
 from circuits.ledgers import Ledgers, measure_ledgers
 from circuits.metrics import build_metric, build_readout
@@ -182,3 +183,13 @@ def test_every_kind_of_block_has_an_exact_share(name: str) -> None:
             assert not division.components and abs(share[0]) > 1e-6
         else:
             assert division.components and abs(division.values[0]).max() > 0
+
+
+def test_the_anchor_is_read_off_the_combination_with_nothing_on() -> None:
+    """The same parts with the same numbers as of a run of its own, with a memory, levels and a text to be off."""
+    planted = plant_ledger(1)
+    found = measure_ledgers(planted.model, planted.asked, "renormalised", "logit-diff").anchor
+    alone = run_anchor(planted.model, planted.asked.plain, planted.asked.readout, "logit-diff")
+    assert found.components == alone.components
+    for name in ("value", "direct", "effect"):
+        np.testing.assert_allclose(getattr(found, name), getattr(alone, name), atol=1e-5, err_msg=name)
