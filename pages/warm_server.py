@@ -10,13 +10,19 @@ import importlib
 import sys
 import threading
 
-# Slow to import, and needed by the first page of whatever link is opened.
+# What a link's first page needs, in the order in which it does; then what is slow to import and wanted soon after.
 LIBRARIES = (
+    "workbench.runs",
     "pandas",
     "pyarrow",
-    "networkx",
+    "workbench.quality",
+    "workbench.size_curves",
+    "workbench.view_files",
+    "workbench.views.comparing",
+    "workbench.views.curves",
+    "workbench.views.interventions",
     "jsonschema",
-    "workbench.runs",
+    "networkx",
     "workbench.exports",
 )
 
