@@ -16,7 +16,7 @@ from pages.inspector import inspect
 from workbench.runs import Run
 from workbench.views.curation import Curation, describe
 from workbench.views.figures import map_scores
-from workbench.views.folding import find_rank
+from workbench.views.folding import drop_rings, find_rank
 from workbench.views.layout import lay_out
 from workbench.views.links import Place, pick_latest, read_place
 from workbench.views.svg import draw_run, view_run
@@ -82,7 +82,8 @@ def choose_place(run: Run, name: str, taken: Taken) -> tuple[Place, bool]:
 
 
 def draw(run: Run, name: str, edges: int, state: Curation) -> Picture:
-    """The picture of a run, kept for as long as nothing in it changes: selecting a node does not draw it anew."""
+    """The picture of a run, kept for as long as nothing in it changes: selecting and pinning do not draw it anew."""
+    state = drop_rings(run.circuit, edges, state)
     known: tuple[Run, int, Curation, Picture] | None = st.session_state.get(f"picture-{name}")
     if known is not None and known[0] is run and known[1:3] == (edges, state):
         return known[3]

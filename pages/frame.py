@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.gate import require_password
+from pages.graph import SENT
 from pages.progress import describe_job
 from pages.session import PAGES, adopt_jobs, find_job, link_jobs, list_known, open_jobs
 from pages.tour import show_tour
@@ -18,6 +19,8 @@ def open_frame(page: str) -> None:
     """Everything above a page; stops the script where the page may not be seen yet."""
     require_password()
     st.session_state["page"] = page
+    # The whole page is built anew, so its graphs are sent anew; a part of it that runs alone sends what changed.
+    st.session_state[SENT] = {}
     if not adopt_jobs():
         st.info("The link names work that this server no longer knows: it was restarted, or much else was done since.")
     link_jobs()

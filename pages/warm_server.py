@@ -6,6 +6,7 @@ run is opened without.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import threading
@@ -28,12 +29,18 @@ LIBRARIES = (
 
 
 def warm() -> None:
-    """Import the libraries, and draw a figure once: plotly builds what it draws with at the first one."""
+    """Import the libraries, and draw a figure once: plotly builds what it draws with at the first one.
+
+    Streamlit collects garbage after every run of a page, which takes as long as there are objects to look through: what
+    was imported stays and is taken out of it.
+    """
     for name in LIBRARIES:
         importlib.import_module(name)
     from workbench.views.figures import draw_nothing
 
     draw_nothing()
+    gc.collect()
+    gc.freeze()
 
 
 def main() -> None:

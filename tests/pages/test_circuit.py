@@ -18,9 +18,12 @@ from circuits.assembly import assemble
 from circuits.graph import Kind
 from circuits.parts import WEIGHED
 from circuits.selection import Goal, select_top
+from pages import graph
 from tests.pages.reading import list_linked, texts
 from workbench import checks, interventions, quality, size_curves
 from workbench.runs import Recording, Run, save_run
+from workbench.views.drawing import View
+from workbench.views.layout import lay_out
 
 OpenPage = Callable[..., AppTest]
 Settle = Callable[[AppTest, str], AppTest]
@@ -292,6 +295,19 @@ def act(app: AppTest, name: str, *entries: tuple[str, list[str], str], selected:
     ]
     app.session_state[f"graph-{name}"] = {"selected": selected, "log": {"page": "p", "entries": log}}
     return app.run()
+
+
+def test_a_picture_is_sent_once_and_again_when_it_is_missed(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    state: dict[str, Any] = {}
+    monkeypatch.setattr(graph.st, "session_state", state)
+    picture = graph.prepare(lay_out(run.circuit, run.tokens, View()))
+    assert graph.choose_picture("one", picture) is picture.data
+    assert graph.choose_picture("one", picture) is None
+    assert graph.choose_picture("two", picture) is picture.data
+    state["one"] = {"missing": picture.sign}
+    assert graph.choose_picture("one", picture) is picture.data
+    state["one"] = {"missing": None}
+    assert graph.choose_picture("one", replace(picture, sign="another")) is not None
 
 
 def open_tab(app: AppTest, name: str, tab: str) -> AppTest:
