@@ -10,6 +10,7 @@ import streamlit as st
 
 from pages.comparing import show_comparison
 from pages.curating import Taken, encode_curation, get_history, offer_views, take_actions
+from pages.drafting import keep_draft
 from pages.faithfulness import show_curve, show_reading
 from pages.graph import Picture, mount_graph, prepare, read_click, read_selected
 from pages.inspector import inspect
@@ -32,6 +33,10 @@ TABS = (
     "Compare with another run",
     "Saved views",
     "Download and replay",
+)
+
+UNSAVED = (
+    "Not saved yet: this browser tab keeps it as a draft, which a reload brings back; “Saved views” gives it a link."
 )
 
 
@@ -109,12 +114,15 @@ def explore(run: Run, name: str) -> None:
         picture = draw(run, name, edges, state)
         drawing = picture.drawing
         mount_graph(key, picture, name, node, encode_curation(run, name, key, drawing))
-        made = f" {plain(describe(state))}." if describe(state) else ""
-        st.caption(
-            f"Showing {drawing.shown:,} of {drawing.kept:,} edges of this circuit ({drawing.total:,} in the whole "
-            f"graph).{made} Line width grows with the square root of the score."
-        )
+        below = st.empty()
         show_more(run, name, edges, node)
+        # A view that was saved just now leaves nothing unsaved.
+        made = f" {plain(describe(state))}." if describe(state) else ""
+        made += f" {UNSAVED}" if keep_draft(name, edges, node, state) else ""
+        below.caption(
+            f"Showing {drawing.shown:,} of {drawing.kept:,} edges of this circuit ({drawing.total:,} in the whole "
+            f"graph). Line width grows with the square root of the score.{made}"
+        )
     with right:
         inspect(run, name, node, drawing, state)
 

@@ -84,7 +84,11 @@ def name_view(value: dict[str, Any]) -> str:
 
 def read_views(folder: Path) -> dict[str, dict[str, Any]]:
     """Views of a run by id, oldest first; none when there is no file. Raises UserError when it is damaged."""
-    path = folder / FILE
+    return read_file(folder / FILE)
+
+
+def read_file(path: Path) -> dict[str, dict[str, Any]]:
+    """Views of a file by id; none when there is no file. Raises UserError when it is damaged."""
     if not path.is_file():
         return {}
     if path.stat().st_size > LARGEST:
