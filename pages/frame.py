@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+from pathlib import Path
+
 import streamlit as st
 
 from pages.gate import require_password
@@ -13,10 +16,12 @@ from workbench.jobs import Job
 from workbench.views.text import plain
 
 EVERY = 1.0
+STYLE = Path(str(files("workbench.views") / "page.css"))
 
 
 def open_frame(page: str) -> None:
     """Everything above a page; stops the script where the page may not be seen yet."""
+    st.html(STYLE)
     require_password()
     st.session_state["page"] = page
     # The whole page is built anew, so its graphs are sent anew; a part of it that runs alone sends what changed.
