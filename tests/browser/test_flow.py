@@ -10,8 +10,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.browser.driving import read_link, wait_or_tell
+from tests.browser.driving import read_link, wait_for_rest, wait_or_tell
 from workbench.runs import Run, load_run, save_run
+from workbench.views.tour import STEPS
 
 PATIENCE = 240_000.0
 QUICK = 60_000.0
@@ -251,4 +252,25 @@ def test_a_reload_loses_nothing_and_two_readers_keep_apart(
     page.get_by_role("button", name="Save view").click(timeout=QUICK)
     page.wait_for_url(lambda url: "view=" in url and "draft=" not in url, timeout=QUICK)
     assert page.get_by_text("Not saved yet").count() == 0
+    assert not witness.problems
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(300)
+def test_every_step_of_the_tour_is_reached_by_keyboard(
+    base: str, browser: Any, witness: Any, runs: Path, run: Run
+) -> None:
+    save_run(run, runs / "norland")
+    page = witness.watch(browser.new_page(viewport=VIEW))
+    page.goto(base)
+    page.get_by_role("button", name="Take the three-minute tour").press("Enter", timeout=QUICK)
+    for number, step in enumerate(STEPS, start=1):
+        page.get_by_text(f"Tour, step {number} of {len(STEPS)}: {step.title}").wait_for(timeout=QUICK)
+        page.wait_for_url(re.compile("/(\\?|$)" if step.page == "ask" else f"/{step.page}\\?"), timeout=QUICK)
+        page.get_by_role("heading", level=1).first.wait_for(timeout=QUICK)
+        wait_for_rest(page)
+        if number < len(STEPS):
+            page.get_by_role("button", name="Next", exact=True).press("Enter")
+    page.get_by_role("button", name="End the tour").press("Enter")
+    page.get_by_text("Tour, step").wait_for(state="detached", timeout=QUICK)
     assert not witness.problems
