@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from pages.drafting import mark_saved, read_linked
 from pages.graph import read_log
 from probes.errors import UserError
 from workbench import library
@@ -34,8 +35,10 @@ def get_history(name: str) -> History:
 
 
 def take_actions(run: Run, name: str, key: str) -> Taken:
-    """Open the view that the link names, then do what the browser logged since."""
+    """Open the view and the draft that the link names, then do what the browser logged since."""
     opened = open_linked(run, name)
+    if (draft := read_linked(run, name)) is not None:
+        st.session_state[f"history-{name}"] = get_history(name).turn(draft)
     page, entries = read_log(key)
     seen: dict[str, int] = st.session_state.setdefault(f"log-{name}", {})
     last = seen.get(page, 0)
@@ -74,6 +77,7 @@ def open_linked(run: Run, name: str) -> SavedView | None:
     if missing:
         st.warning(f"{plural(missing, 'node')} of this view are not in this circuit: they were left out.")
     st.session_state[f"history-{name}"] = get_history(name).turn(view.curation)
+    mark_saved(name, view.curation)
     return view
 
 
@@ -156,6 +160,7 @@ def keep_view(name: str, view: SavedView) -> None:
     except UserError as error:
         st.error(plain(str(error)), icon=":material/error:")
         return
+    mark_saved(name, view.curation)
     st.session_state[f"view-{name}"] = number
     st.query_params["view"] = number
     st.success("Saved. The address of this page is now the link to this view.", icon=":material/link:")

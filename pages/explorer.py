@@ -10,26 +10,33 @@ import streamlit as st
 
 from pages.comparing import show_comparison
 from pages.curating import Taken, encode_curation, get_history, offer_views, take_actions
+from pages.drafting import keep_draft
 from pages.faithfulness import show_curve, show_reading
 from pages.graph import Picture, mount_graph, prepare, read_click, read_selected
 from pages.inspector import inspect
 from workbench.runs import Run
 from workbench.views.curation import Curation, describe
 from workbench.views.figures import map_scores
-from workbench.views.folding import find_rank
+from workbench.views.folding import drop_rings, find_rank
 from workbench.views.layout import lay_out
 from workbench.views.links import Place, pick_latest, read_place
 from workbench.views.svg import draw_run, view_run
 from workbench.views.tables import tabulate_circuit
 from workbench.views.text import plain
 
+# The first is open at first, so it is one without a plot: Plotly's script is larger than all else of the page together,
+# and would be fetched and read before the graph is drawn.
 TABS = (
-    "Layer × head map",
     "Edges as a table",
+    "Layer × head map",
     "Faithfulness curve",
     "Compare with another run",
     "Saved views",
     "Download and replay",
+)
+
+UNSAVED = (
+    "Not saved yet: this browser tab keeps it as a draft, which a reload brings back; “Saved views” gives it a link."
 )
 
 
@@ -80,7 +87,8 @@ def choose_place(run: Run, name: str, taken: Taken) -> tuple[Place, bool]:
 
 
 def draw(run: Run, name: str, edges: int, state: Curation) -> Picture:
-    """The picture of a run, kept for as long as nothing in it changes: selecting a node does not draw it anew."""
+    """The picture of a run, kept for as long as nothing in it changes: selecting and pinning do not draw it anew."""
+    state = drop_rings(run.circuit, edges, state)
     known: tuple[Run, int, Curation, Picture] | None = st.session_state.get(f"picture-{name}")
     if known is not None and known[0] is run and known[1:3] == (edges, state):
         return known[3]
@@ -106,12 +114,15 @@ def explore(run: Run, name: str) -> None:
         picture = draw(run, name, edges, state)
         drawing = picture.drawing
         mount_graph(key, picture, name, node, encode_curation(run, name, key, drawing))
-        made = f" {plain(describe(state))}." if describe(state) else ""
-        st.caption(
-            f"Showing {drawing.shown:,} of {drawing.kept:,} edges of this circuit ({drawing.total:,} in the whole "
-            f"graph).{made} Line width grows with the square root of the score."
-        )
+        below = st.empty()
         show_more(run, name, edges, node)
+        # A view that was saved just now leaves nothing unsaved.
+        made = f" {plain(describe(state))}." if describe(state) else ""
+        made += f" {UNSAVED}" if keep_draft(name, edges, node, state) else ""
+        below.caption(
+            f"Showing {drawing.shown:,} of {drawing.kept:,} edges of this circuit ({drawing.total:,} in the whole "
+            f"graph). Line width grows with the square root of the score.{made}"
+        )
     with right:
         inspect(run, name, node, drawing, state)
 
@@ -120,8 +131,8 @@ def show_more(run: Run, name: str, edges: int, node: str) -> None:
     """Below the graph, one at a time: map, tables, curve, comparison, saved views, files to take away."""
     tabs = st.tabs(TABS, key=f"tabs-{name}", on_change="rerun")
     shows: tuple[Callable[[], object], ...] = (
-        lambda: show_map(run, name),
         lambda: st.dataframe(tabulate_circuit(run.circuit, edges), hide_index=True, alt="Edges shown", height=320),
+        lambda: show_map(run, name),
         lambda: show_curve(run, name, edges),
         lambda: show_comparison(run, name, edges),
         lambda: offer_views(run, name, edges, node),

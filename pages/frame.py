@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+from pathlib import Path
+
 import streamlit as st
 
 from pages.gate import require_password
+from pages.graph import SENT
 from pages.progress import describe_job
 from pages.session import PAGES, adopt_jobs, find_job, link_jobs, list_known, open_jobs
 from pages.tour import show_tour
@@ -12,12 +16,16 @@ from workbench.jobs import Job
 from workbench.views.text import plain
 
 EVERY = 1.0
+STYLE = Path(str(files("workbench.views") / "page.css"))
 
 
 def open_frame(page: str) -> None:
     """Everything above a page; stops the script where the page may not be seen yet."""
+    st.html(STYLE)
     require_password()
     st.session_state["page"] = page
+    # The whole page is built anew, so its graphs are sent anew; a part of it that runs alone sends what changed.
+    st.session_state[SENT] = {}
     if not adopt_jobs():
         st.info("The link names work that this server no longer knows: it was restarted, or much else was done since.")
     link_jobs()

@@ -1,4 +1,4 @@
-"""The two components that are drawn by our own script: the circuit's graph and a reference text's tokens."""
+"""What is drawn by our own scripts: the circuit's graph, a reference text's tokens, a head's attention."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ from typing import Any
 
 import streamlit as st
 
+from workbench.runs import Run
 from workbench.views.drawing import Drawing
-from workbench.views.graph_component import encode_drawing, encode_tokens, read_source, sign_data
+from workbench.views.graph_component import encode_attention, encode_drawing, encode_tokens, read_source, sign_data
 
-_graph, _tokens = read_source("graph"), read_source("tokens")
+_graph, _tokens, _attention = map(read_source, ("graph", "tokens", "attention"))
 _mount_graph = st.components.v2.component("circuit_graph", html=_graph.html, css=_graph.css, js=_graph.js)
 _mount_tokens = st.components.v2.component("reference_tokens", html=_tokens.html, css=_tokens.css, js=_tokens.js)
+_mount_attention = st.components.v2.component(
+    "attention_pattern", html=_attention.html, css=_attention.css, js=_attention.js
+)
 
 # The picture is as wide as the page allows; it grows no higher than this, in pixels and in its own size.
 HIGHEST, LARGEST_SCALE = 820, 1.25
+
+# Under this name a session keeps which picture each graph of the present page has been sent.
+SENT = "pictures-sent"
 
 
 def read_selected(key: str) -> str:
@@ -55,6 +62,15 @@ def prepare(drawing: Drawing) -> Picture:
     return Picture(drawing, data, sign_data(data))
 
 
+def choose_picture(key: str, picture: Picture) -> dict[str, Any] | None:
+    """The picture's data, or None when this graph was sent it before: the script still has it, or asks for it."""
+    sent: dict[str, str] = st.session_state.setdefault(SENT, {})
+    state: Any = st.session_state.get(key) or {}
+    known = sent.get(key) == picture.sign and state.get("missing") != picture.sign
+    sent[key] = picture.sign
+    return None if known else picture.data
+
+
 def mount_graph(key: str, picture: Picture, run: str, selected: str, curated: dict[str, Any] | None = None) -> None:
     """Draw the circuit; clicks and keys change what `read_selected` and `read_log` read.
 
@@ -66,7 +82,7 @@ def mount_graph(key: str, picture: Picture, run: str, selected: str, curated: di
     _mount_graph(
         key=key,
         data={
-            "graph": picture.data,
+            "graph": choose_picture(key, picture),
             "sign": picture.sign,
             "run": run,
             "selected": selected,
@@ -77,9 +93,15 @@ def mount_graph(key: str, picture: Picture, run: str, selected: str, curated: di
         default={"selected": selected, "log": {}},
         on_selected_change=lambda: None,
         on_log_change=lambda: None,
+        on_missing_change=lambda: None,
     )
 
 
 def mount_tokens(key: str, tokens: list[str], kept: dict[int, float]) -> None:
     """Draw a reference text; `kept` gives for each kept token the attention it received (0..1)."""
     _mount_tokens(key=key, data={"tokens": encode_tokens(tokens, kept)})
+
+
+def mount_attention(key: str, run: Run, layer: int, head: int, position: int) -> None:
+    """Draw the attention pattern of a head as a table of shaded cells; the row of `position` is marked."""
+    _mount_attention(key=key, data=encode_attention(run, layer, head, position))

@@ -7,14 +7,13 @@ import streamlit as st
 from circuits.circuit import UNITS, Node
 from circuits.graph import Kind
 from pages.checks import offer_check
-from pages.graph import mount_tokens
+from pages.graph import mount_attention, mount_tokens
 from pages.intervening import offer_intervention, offer_written
 from pages.parts import show_parts
 from workbench.runs import Run
 from workbench.views.curation import Curation, Group
 from workbench.views.describe import name_component, show_position
 from workbench.views.drawing import Drawing
-from workbench.views.figures import draw_attention
 from workbench.views.memories import find_kept, read_block
 from workbench.views.tables import tabulate_edges, tabulate_members, tabulate_moves
 from workbench.views.text import format_score, plain, plural
@@ -137,13 +136,11 @@ def show_attention(run: Run, name: str, node: Node) -> None:
             st.caption(f"No attention pattern: the run is over {len(run.pairs)} pairs, each has its own.")
         return
     st.markdown("**Attention pattern**")
-    st.plotly_chart(
-        draw_attention(run, component.layer, component.head, node.position),
-        key=f"attention-{name}-{node.id}",
-        config={"displayModeBar": False},
-        alt=f"Attention pattern of head {component.head} of layer {component.layer}",
+    mount_attention(f"attention-{name}", run, component.layer, component.head, node.position)
+    st.caption(
+        "Clean run; probabilities of one softmax over memory and context, shaded by their square root. The marked row "
+        "is this position; hover a cell for its number."
     )
-    st.caption("Clean run; probabilities of one softmax over memory and context. The framed row is this position.")
 
 
 def show_memory(run: Run, name: str, node: Node) -> None:

@@ -30,11 +30,15 @@ def show_quality(run: Run, name: str) -> None:
     except UserError as error:
         st.error(plain(str(error)))
         return
-    with st.expander("Quality: size against faithfulness, necessity, completeness, overlap", expanded=job is not None):
+    title = "Quality: size against faithfulness, necessity, completeness, overlap"
+    section = st.expander(title, expanded=job is not None, key=f"open-{slot}", on_change="rerun")
+    with section:
         if found is None:
             offer_measurement(run, slot, folder)
-        else:
-            show_numbers(found)
+            return
+        show_numbers(found)
+        # A plot that nobody sees would hold up the graph below: Plotly's script comes first.
+        if section.open:
             show_parts(found)
 
 

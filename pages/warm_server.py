@@ -6,28 +6,41 @@ run is opened without.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import threading
 
-# Slow to import, and needed by the first page of whatever link is opened.
+# What a link's first page needs, in the order in which it does; then what is slow to import and wanted soon after.
 LIBRARIES = (
+    "workbench.runs",
     "pandas",
     "pyarrow",
-    "networkx",
+    "workbench.quality",
+    "workbench.size_curves",
+    "workbench.view_files",
+    "workbench.views.comparing",
+    "workbench.views.curves",
+    "workbench.views.interventions",
     "jsonschema",
-    "workbench.runs",
+    "networkx",
     "workbench.exports",
 )
 
 
 def warm() -> None:
-    """Import the libraries, and draw a figure once: plotly builds what it draws with at the first one."""
+    """Import the libraries, and draw a figure once: plotly builds what it draws with at the first one.
+
+    Streamlit collects garbage after every run of a page, which takes as long as there are objects to look through: what
+    was imported stays and is taken out of it.
+    """
     for name in LIBRARIES:
         importlib.import_module(name)
     from workbench.views.figures import draw_nothing
 
     draw_nothing()
+    gc.collect()
+    gc.freeze()
 
 
 def main() -> None:

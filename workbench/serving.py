@@ -39,11 +39,13 @@ FLAGS: dict[str, Flag] = {
     "theme.light.backgroundColor": "#ffffff",
     "theme.light.secondaryBackgroundColor": "#f5f7fa",
     "theme.light.textColor": "#0d1117",
+    "theme.light.codeTextColor": "#0d1117",
     "theme.light.borderColor": "#d9dee5",
     "theme.dark.primaryColor": "#7ab4ec",
     "theme.dark.backgroundColor": "#12181f",
     "theme.dark.secondaryBackgroundColor": "#1d2630",
     "theme.dark.textColor": "#e6ebf1",
+    "theme.dark.codeTextColor": "#e6ebf1",
     "theme.dark.borderColor": "#3a4653",
 }
 

@@ -93,7 +93,11 @@ def read_views(place: Path) -> dict[str, dict[str, Any]]:
 
     Raises UserError when it is damaged.
     """
-    path = find_views(place)
+    return read_file(find_views(place))
+
+
+def read_file(path: Path) -> dict[str, dict[str, Any]]:
+    """Views of a file by id; none when there is no file. Raises UserError when it is damaged."""
     if not path.is_file():
         return {}
     if path.stat().st_size > LARGEST:

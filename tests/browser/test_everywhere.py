@@ -1,4 +1,4 @@
-"""What holds on every page in a real browser: hostile text runs nothing, nobody is shut out, no work is lost."""
+"""What holds on every page in a real browser: hostile text runs nothing, and no work is lost."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
+from tests.browser.driving import wait_for_rest
 from tests.browser.server import Witness
 from tests.hostile import HOSTILE, make_hostile
 from workbench.runs import Run, save_run
@@ -18,22 +18,18 @@ QUICK, PATIENCE = 60_000.0, 480_000.0
 VIEW = {"width": 1500, "height": 1300}
 NODES = ".node:not(.fixed)"
 
-# Parts of Streamlit's own page that no setting of ours reaches, by rule and what the finding's markup holds.
-FOREIGN: tuple[tuple[str, str], ...] = ()
-
 
 @pytest.fixture(scope="module")
 def saved(workspace: Path, build_run: Callable[..., Run]) -> str:
-    """A run of hostile texts and an ordinary one in the workspace; name of the hostile one."""
+    """A run of hostile texts in the workspace; its name."""
     texts = [text for name, text in HOSTILE.items() if name != "surrogate"]
     save_run(make_hostile(build_run(tokens=texts[:12], edges=60, parts=1), texts), workspace / "runs" / "hostile")
-    save_run(build_run(parts=2), workspace / "runs" / "norland")
     return "hostile"
 
 
-def open_page(browser: Any, witness: Witness, link: str, **options: Any) -> Any:
+def open_page(browser: Any, witness: Witness, link: str) -> Any:
     """A watched page of a window of its own."""
-    page = witness.watch(browser.new_context(viewport=VIEW, **options).new_page())
+    page = witness.watch(browser.new_context(viewport=VIEW).new_page())
     page.goto(link)
     return page
 
@@ -42,19 +38,6 @@ def require_quiet(page: Any, witness: Witness) -> None:
     """Fail when a text ran, or the console, the page or the network had something to say."""
     assert page.evaluate("window.hostile") is None
     assert not witness.problems
-
-
-def wait_for_rest(page: Any) -> None:
-    """Return when the script behind the page has ended."""
-    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for(timeout=QUICK)
-    # What the script has left out fades away, pale meanwhile.
-    page.wait_for_function("!document.querySelector('[data-stale=true]')", timeout=QUICK)
-
-
-def list_pages(page: Any) -> list[str]:
-    """Links of the navigation."""
-    page.locator("a[data-testid=stTopNavLink]").first.wait_for(timeout=QUICK)
-    return [str(link.get_attribute("href")) for link in page.locator("a[data-testid=stTopNavLink]").all()]
 
 
 @pytest.mark.browser
@@ -84,37 +67,3 @@ def test_hostile_text_runs_nothing_and_a_reload_loses_no_work(shared: str, brows
     page.reload()
     page.get_by_role("heading", name="What comes after").wait_for(timeout=PATIENCE)
     require_quiet(page, witness)
-
-
-@pytest.mark.browser
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_shuts_anybody_out(shared: str, browser: Any, saved: str, scheme: str) -> None:
-    witness = Witness(shared)
-    page = open_page(browser, witness, f"{shared}/circuit?run=norland", color_scheme=scheme)
-    page.locator(NODES).first.wait_for(timeout=QUICK)
-    page.locator(NODES).nth(4).click()
-    page.get_by_role("button", name="Check exactly").first.wait_for(timeout=QUICK)
-    wait_for_rest(page)
-    found = check(page, "circuit")
-    for link in list_pages(page):
-        page.goto(link if link.startswith("http") else f"{shared}/{link.lstrip('/')}")
-        page.get_by_role("heading").first.wait_for(timeout=QUICK)
-        wait_for_rest(page)
-        found += check(page, link)
-    assert not found, "\n".join(found)
-    dark = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
-    assert (dark == "rgb(18, 24, 31)") == (scheme == "dark")
-    assert not witness.problems
-
-
-def check(page: Any, name: str) -> list[str]:
-    """Serious findings of axe-core on a page, one line each."""
-    results = Axe().run(page).response["violations"]
-    return [
-        f"{name}: {finding['id']}: {node['html'][:200]} {node.get('failureSummary', '')[:300]}"
-        for finding in results
-        if finding["impact"] in ("serious", "critical")
-        for node in finding["nodes"]
-        if not any(finding["id"] == rule and part in node["html"] for rule, part in FOREIGN)
-    ]

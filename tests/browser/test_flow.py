@@ -10,8 +10,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.browser.driving import read_link, wait_or_tell
+from tests.browser.driving import read_link, wait_for_rest, wait_or_tell
 from workbench.runs import Run, load_run, save_run
+from workbench.views.tour import STEPS
 
 PATIENCE = 240_000.0
 QUICK = 60_000.0
@@ -215,4 +216,61 @@ def test_a_graph_is_curated_by_mouse_and_by_keyboard(
     assert (
         "mover" in texts and any("<img src=x" in text for text in texts) and any("</script>" in text for text in texts)
     )
+    assert not witness.problems
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(300)
+def test_a_reload_loses_nothing_and_two_readers_keep_apart(
+    base: str, browser: Any, witness: Any, runs: Path, run: Run
+) -> None:
+    """Pins and notes that were not saved come back; who opens the same link changes a copy; a saved view ends it."""
+    save_run(run, runs / "norland")
+    page = witness.watch(browser.new_page(viewport=VIEW))
+    page.goto(f"{base}/circuit?run=norland")
+    heads = page.locator('.node[data-id^="a"]')
+    heads.first.wait_for(timeout=QUICK)
+    ids = [heads.nth(place).get_attribute("data-id") for place in range(2)]
+    page.locator(f'.node[data-id="{ids[0]}"]').focus()
+    page.keyboard.press("p")
+    page.get_by_text("Not saved yet").wait_for(timeout=QUICK)
+    page.wait_for_url(re.compile(r"[?&]draft=[0-9a-f]{12}"), timeout=QUICK)
+    page.reload()
+    page.locator(f'.node.pinned[data-id="{ids[0]}"]').wait_for(timeout=QUICK)
+
+    other = witness.watch(browser.new_page(viewport=VIEW))
+    other.goto(page.url)
+    other.locator(f'.node.pinned[data-id="{ids[0]}"]').wait_for(timeout=QUICK)
+    other.locator(f'.node[data-id="{ids[1]}"]').focus()
+    other.keyboard.press("h")
+    other.get_by_text("1 hidden").wait_for(timeout=QUICK)
+    page.reload()
+    page.locator(f'.node.pinned[data-id="{ids[0]}"]').wait_for(timeout=QUICK)
+    page.locator(f'.node[data-id="{ids[1]}"]').wait_for(timeout=QUICK)
+
+    page.get_by_role("tab", name="Saved views").click()
+    page.get_by_role("button", name="Save view").click(timeout=QUICK)
+    page.wait_for_url(lambda url: "view=" in url and "draft=" not in url, timeout=QUICK)
+    assert page.get_by_text("Not saved yet").count() == 0
+    assert not witness.problems
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(300)
+def test_every_step_of_the_tour_is_reached_by_keyboard(
+    base: str, browser: Any, witness: Any, runs: Path, run: Run
+) -> None:
+    save_run(run, runs / "norland")
+    page = witness.watch(browser.new_page(viewport=VIEW))
+    page.goto(base)
+    page.get_by_role("button", name="Take the three-minute tour").press("Enter", timeout=QUICK)
+    for number, step in enumerate(STEPS, start=1):
+        page.get_by_text(f"Tour, step {number} of {len(STEPS)}: {step.title}").wait_for(timeout=QUICK)
+        page.wait_for_url(re.compile("/(\\?|$)" if step.page == "ask" else f"/{step.page}\\?"), timeout=QUICK)
+        page.get_by_role("heading", level=1).first.wait_for(timeout=QUICK)
+        wait_for_rest(page)
+        if number < len(STEPS):
+            page.get_by_role("button", name="Next", exact=True).press("Enter")
+    page.get_by_role("button", name="End the tour").press("Enter")
+    page.get_by_text("Tour, step").wait_for(state="detached", timeout=QUICK)
     assert not witness.problems

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-from tests.browser.driving import read_link
+from tests.browser.driving import read_link, wait_for_rest
 from tests.pages.measured import FOUND
 from workbench.measurements import Measurement, save_measurement
 from workbench.runs import Run, save_run
@@ -109,6 +109,8 @@ def test_runs_are_renamed_compared_deleted_and_restored(
     page.get_by_role("button", name="Move to the trash").click(timeout=QUICK)
     page.get_by_text("1 moved to the trash").wait_for(timeout=QUICK)
     assert not (runs / "renamed").exists()
+    # A click is lost while the page is drawn anew.
+    wait_for_rest(page)
     page.get_by_text("Trash (1)").click()
     page.get_by_role("button", name="Restore").click(timeout=QUICK)
     page.get_by_text("Restored as renamed").wait_for(timeout=QUICK)

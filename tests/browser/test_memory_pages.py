@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.browser.driving import read_link, wait_or_tell
+from tests.browser.driving import read_link, wait_or_tell, write_places
 from tests.studies import HOSTILE, make_study
-from workbench.ledgers.bulk import COLUMNS, HEAD
 from workbench.library import read_shipped_facts
 from workbench.studies import load_study, save_study
-from workbench.sweeps.parts import encode_rows
 
 PATIENCE = 240_000.0
 QUICK = 60_000.0
@@ -97,16 +95,7 @@ def test_divide_block_write_and_reopen(base: str, browser: Any, witness: Any, ru
 @pytest.mark.timeout(300)
 def test_places_costs_and_a_selection(base: str, browser: Any, witness: Any, runs: Path) -> None:
     """A measured table opens by link; views change by keyboard, a row is selected by mouse, a slider moves by key."""
-    fact = read_shipped_facts()[0]
-    shares = {"anchor": 1.0, "text": 4.0}
-    rows = [
-        {"fact": fact.id, "row": "format", "format": name, "share": share, "margin": 5.0, "unit": "logits"}
-        for name, share in shares.items()
-    ]
-    folder = runs / "measured"
-    folder.mkdir(parents=True)
-    (folder / "part-000000.parquet").write_bytes(encode_rows(rows, COLUMNS))
-    (folder / HEAD).write_text("{}")
+    write_places(runs / "measured")
     page = witness.watch(browser.new_page(viewport=VIEW))
     page.goto(f"{base}/placement?measured=measured")
     page.get_by_text("Saving, if moved now").wait_for(timeout=QUICK)

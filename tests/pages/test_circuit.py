@@ -18,9 +18,12 @@ from circuits.assembly import assemble
 from circuits.graph import Kind
 from circuits.parts import WEIGHED
 from circuits.selection import Goal, select_top
+from pages import graph
 from tests.pages.reading import list_linked, texts
 from workbench import checks, interventions, quality, size_curves
 from workbench.runs import Recording, Run, save_run
+from workbench.views.drawing import View
+from workbench.views.layout import lay_out
 
 OpenPage = Callable[..., AppTest]
 Settle = Callable[[AppTest, str], AppTest]
@@ -294,6 +297,19 @@ def act(app: AppTest, name: str, *entries: tuple[str, list[str], str], selected:
     return app.run()
 
 
+def test_a_picture_is_sent_once_and_again_when_it_is_missed(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    state: dict[str, Any] = {}
+    monkeypatch.setattr(graph.st, "session_state", state)
+    picture = graph.prepare(lay_out(run.circuit, run.tokens, View()))
+    assert graph.choose_picture("one", picture) is picture.data
+    assert graph.choose_picture("one", picture) is None
+    assert graph.choose_picture("two", picture) is picture.data
+    state["one"] = {"missing": picture.sign}
+    assert graph.choose_picture("one", picture) is picture.data
+    state["one"] = {"missing": None}
+    assert graph.choose_picture("one", replace(picture, sign="another")) is not None
+
+
 def open_tab(app: AppTest, name: str, tab: str) -> AppTest:
     """Open one of the tabs below the graph."""
     app.session_state[f"tabs-{name}"] = tab
@@ -448,3 +464,48 @@ def test_two_runs_are_compared(open_page: OpenPage, saved: str, runs: Path, buil
     assert not app.exception and "nats" in texts(app)
     app.query_params["with"] = "../x"
     assert not app.run().exception
+
+
+def list_drafts(runs: Path, name: str) -> list[str]:
+    """Ids of the drafts of a run."""
+    return sorted(path.stem for path in (runs / name).glob("drafts/*.json"))
+
+
+def test_a_reload_brings_back_what_was_not_saved(open_page: OpenPage, saved: str, run: Run, runs: Path) -> None:
+    one, two = [node.id for node in run.circuit.nodes if node.component.kind is Kind.HEAD][:2]
+    app = open_page("circuit", run=saved)
+    assert not list_drafts(runs, saved) and "Not saved yet" not in texts(app)
+    app = act(app, saved, ("pin", [one], ""), ("annotate", [two], "why?"))
+    (number,) = list_drafts(runs, saved)
+    assert list_linked(app, "draft") == [number] and "Not saved yet" in texts(app)
+
+    again = open_page("circuit", run=saved, draft=number)
+    assert again.session_state[f"history-{saved}"].present == app.session_state[f"history-{saved}"].present
+    assert "1 pinned\\, 1 note" in texts(again)
+    again = act(again, saved, ("hide", [two], ""))
+    own = list_linked(again, "draft")
+    assert own != [number] and list_drafts(runs, saved) == sorted([number, *own])
+    app.run()
+    assert "1 hidden" not in texts(app)
+
+
+def test_a_draft_goes_when_all_is_saved_or_undone(open_page: OpenPage, saved: str, run: Run, runs: Path) -> None:
+    one = run.circuit.nodes[0].id
+    app = act(open_page("circuit", run=saved), saved, ("pin", [one], ""))
+    assert len(list_drafts(runs, saved)) == 1
+    app = act(app, saved, ("undo", [], ""), first=2)
+    assert not list_drafts(runs, saved) and "draft" not in app.query_params
+    app = act(app, saved, ("pin", [one], ""), first=3)
+    assert len(list_drafts(runs, saved)) == 1
+    app = open_tab(app, saved, "Saved views")
+    next(button for button in app.button if button.label == "Save view").click().run()
+    assert not app.exception and not list_drafts(runs, saved)
+    assert "Not saved yet" not in texts(app) and "draft" not in app.query_params
+
+
+@pytest.mark.parametrize("number", ["0123456789ab", "../../view", "<img>"])
+def test_a_draft_that_is_not_there_is_told(open_page: OpenPage, saved: str, number: str) -> None:
+    app = open_page("circuit", run=saved, draft=number)
+    assert not app.exception
+    assert "draft" in app.warning[0].value
+    assert "draft" not in app.query_params

@@ -15,7 +15,9 @@ from workbench.sweeps.queries import (
     ask,
     average_formats,
     count_outcomes,
+    count_sources,
     count_values,
+    list_kinds,
     list_values,
     open_sweeps,
     rank_components,
@@ -95,11 +97,16 @@ def test_what_the_page_asks(folder: Path) -> None:
         ("it's", "given", "eap", "too long", 1),
         ("it's", "given", "ledger", "", 2),
     ]
-    assert rank_components(connection, NODES) == [("a1.h0", 4.0, 4.0, 2), ("m0", -2.0, 2.0, 2)]
+    assert rank_components(connection, NODES) == [
+        ("a1.h0", 4.0, 4.0, 2, pytest.approx(8**0.5)),
+        ("m0", -2.0, 2.0, 2, pytest.approx(2**0.5)),
+    ]
+    assert list_kinds(connection) == {"eap": ["edge", "node"], "ledger": ["component", "format"]}
     edges = rank_components(connection, Filter((("row", ("edge",)), ("relation", (HOSTILE,)))))
-    assert edges == [("a1.h0 → logits", 4.5, 4.5, 1)]
-    assert rank_components(connection, Filter((("row", ("node",)),), "m")) == [("m0", -2.0, 2.0, 2)]
+    assert edges == [("a1.h0 → logits", 4.5, 4.5, 1, None)]
+    assert rank_components(connection, Filter((("row", ("node",)),), "m"))[0][:4] == ("m0", -2.0, 2.0, 2)
     assert summarise(connection, NODES) == (4, 2, ["logit-diff, ablation counterfactual, in logits"])
+    assert count_sources(connection, NODES) == (1, 1)
     bins = count_values(connection, NODES)
     assert sum(count for _, _, count in bins) == 4
     assert (bins[0][0], bins[-1][0] + bins[-1][1]) == (-3.0, pytest.approx(6.0))

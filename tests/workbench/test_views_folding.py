@@ -12,7 +12,7 @@ from circuits.graph import Kind
 from workbench.runs import Run
 from workbench.views.curation import Curation, Group
 from workbench.views.drawing import View
-from workbench.views.folding import arrange
+from workbench.views.folding import arrange, drop_rings, find_rank
 from workbench.views.graph_component import encode_drawing
 from workbench.views.layout import lay_out
 from workbench.views.svg import draw_run
@@ -126,3 +126,22 @@ def test_everything_hidden_is_an_empty_picture(run: Run) -> None:
     curation = Curation(hidden=tuple(node.id for node in run.circuit.nodes))
     drawing = lay_out(run.circuit, run.tokens, View(curation=curation))
     assert drawing.shown == 0 and not drawing.lines
+
+
+def test_a_pin_changes_the_drawing_only_where_its_node_would_not_be_drawn(run: Run) -> None:
+    ranks = find_rank(run.circuit)
+    near, far = min(ranks, key=ranks.__getitem__), max(ranks, key=ranks.__getitem__)
+    edges = ranks[far] - 1
+    assert drop_rings(run.circuit, edges, Curation(pinned=(near, far))) == Curation(pinned=(far,))
+    assert drop_rings(run.circuit, edges, Curation(pinned=(near,))) == Curation()
+    alone, group = Curation(pinned=(near,), alone=True), Group("group:1", "g", (near, far))
+    assert drop_rings(run.circuit, edges, alone) == alone
+    grouped = Curation(pinned=("group:1",), groups=(group,))
+    assert drop_rings(run.circuit, edges, grouped) == grouped
+    assert drop_rings(run.circuit, len(run.circuit.edges), grouped) == Curation(groups=(group,))
+    for state in (Curation(pinned=(near, far)), grouped):
+        drawn, kept = (
+            encode_drawing(lay_out(run.circuit, run.tokens, View(edges=edges, curation=one)))
+            for one in (state, drop_rings(run.circuit, edges, state))
+        )
+        assert drawn == kept

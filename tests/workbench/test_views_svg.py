@@ -9,7 +9,8 @@ import numpy as np
 
 from workbench.runs import Run
 from workbench.views.drawing import View
-from workbench.views.graph_component import encode_drawing, encode_tokens, read_source, sign_data
+from workbench.views.figures import gather_attention
+from workbench.views.graph_component import encode_attention, encode_drawing, encode_tokens, read_source, sign_data
 from workbench.views.layout import lay_out
 from workbench.views.svg import draw_run, wrap, write_svg
 
@@ -78,7 +79,7 @@ def test_the_component_gets_plain_data_with_a_signature(run: Run) -> None:
 
 
 def test_the_components_never_write_markup() -> None:
-    for name in ("graph", "tokens"):
+    for name in ("graph", "tokens", "attention"):
         source = read_source(name)
         for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "http://", "https://"):
             assert word not in source.js.replace("http://www.w3.org/2000/svg", ""), (name, word)
@@ -87,3 +88,12 @@ def test_the_components_never_write_markup() -> None:
 def test_tokens_carry_what_was_kept() -> None:
     tokens = encode_tokens(["a", "b"], {1: float(np.float16(0.25))})
     assert tokens == [{"text": "a", "kept": False, "share": 0.0}, {"text": "b", "kept": True, "share": 0.25}]
+
+
+def test_attention_is_data_with_memories_first(build_run: Any) -> None:
+    run = build_run(tokens=("<b>x</b>", "&", "c"))
+    found = encode_attention(run, 1, 0, 2)
+    assert found["rows"][0] == "0 <b>x</b>" and found["columns"][found["memories"] :] == found["rows"]
+    assert [len(row) for row in found["weights"]] == [len(found["columns"])] * 3
+    np.testing.assert_allclose(found["weights"], gather_attention(run, 1, 0)[0], atol=5e-4)
+    assert found["reading"] == 2 and encode_attention(run, 0, 0, 1)["memories"] == 0

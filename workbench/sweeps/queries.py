@@ -162,6 +162,16 @@ def list_values(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
     return {name: sorted(value for value in some or () if value) for name, some in pairs}
 
 
+def list_kinds(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
+    """Kinds of rows of every method that measured something: what one method has need not be what another has."""
+    found = fetch(
+        connection,
+        f"""SELECT method, list(DISTINCT row ORDER BY row) FROM {VIEW}
+            WHERE row <> 'reason' AND method IS NOT NULL GROUP BY method ORDER BY method""",
+    )
+    return {method: list(rows) for method, rows in found}
+
+
 def count_outcomes(connection: duckdb.DuckDBPyConnection) -> Rows:
     """Of every sweep: facts by condition and method that were measured, and those that were not by reason.
 
@@ -179,12 +189,13 @@ def count_outcomes(connection: duckdb.DuckDBPyConnection) -> Rows:
 def rank_components(connection: duckdb.DuckDBPyConnection, chosen: Filter, count: int = 30) -> Rows:
     """Components (and edges, as `writer → reader`) by the mean size of their value over facts.
 
-    Columns: name, mean value, mean absolute value, rows.
+    Columns: name, mean value, mean absolute value, rows, standard deviation of the value (None of one row).
     """
     where, values = chosen.build()
     return fetch(
         connection,
-        f"""SELECT component || coalesce(' → ' || reader, '') AS name, avg(value), avg(abs(value)) AS size, count(*)
+        f"""SELECT component || coalesce(' → ' || reader, '') AS name, avg(value), avg(abs(value)) AS size, count(*),
+                   stddev_samp(value)
             FROM {VIEW} WHERE {where} AND component IS NOT NULL
             GROUP BY component, reader ORDER BY size DESC, name LIMIT ?""",
         [*values, count],
@@ -219,6 +230,15 @@ def average_formats(connection: duckdb.DuckDBPyConnection, chosen: Filter) -> Ro
             WHERE {where} AND row = 'format' GROUP BY ALL ORDER BY ALL""",
         values,
     )
+
+
+def count_sources(connection: duckdb.DuckDBPyConnection, chosen: Filter) -> tuple[int, int]:
+    """Over how many sweeps and how many conditions the chosen rows go."""
+    where, values = chosen.build()
+    ((sweeps, conditions),) = fetch(
+        connection, f"SELECT count(DISTINCT sweep), count(DISTINCT condition) FROM {VIEW} WHERE {where}", values
+    )
+    return sweeps, conditions
 
 
 def summarise(connection: duckdb.DuckDBPyConnection, chosen: Filter) -> tuple[int, int, list[str]]:

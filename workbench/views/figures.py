@@ -1,4 +1,4 @@
-"""Plotly figures of a run: layer by head map, attention of a head with its memories, answers by condition."""
+"""Plotly figures of a run: layer by head map, answers by condition, curves; attention of a head as numbers."""
 
 from __future__ import annotations
 
@@ -125,55 +125,6 @@ def gather_attention(run: Run, layer: int, head: int) -> tuple[np.ndarray, list[
     memory = np.asarray(run.recording.memory[layers.index(layer), head], dtype=float).sum(-1)
     blocks = [f"memory {block}" for block in range(memory.shape[-1])]
     return np.concatenate([memory, context], axis=-1), [*blocks, *names]
-
-
-def draw_attention(run: Run, layer: int, head: int, position: int) -> go.Figure:
-    """Attention pattern of a head, memories as columns left of the tokens; the reading position is framed."""
-    import plotly.graph_objects as go
-
-    weights, columns = gather_attention(run, layer, head)
-    rows = [f"{index} {shorten(show_token(token), 14)}" for index, token in enumerate(run.tokens)]
-    queries = np.arange(len(rows))[:, None]
-    memories = len(columns) - len(rows)
-    later = np.arange(len(columns))[None, :] - memories > queries
-    figure = go.Figure(
-        go.Heatmap(
-            z=[
-                [None if late else float(value) for value, late in zip(*row, strict=True)]
-                for row in zip(weights, later, strict=True)
-            ],
-            x=list(range(len(columns))),
-            y=list(range(len(rows))),
-            colorscale=SEQUENTIAL,
-            zmin=0,
-            zmax=1,
-            xgap=1,
-            ygap=1,
-            hovertemplate="from %{customdata[0]}<br>to %{customdata[1]}<br>probability %{z:.3f}<extra></extra>",
-            customdata=[[[escape_html(row), escape_html(column)] for column in columns] for row in rows],
-            colorbar={"title": {"text": "probability", "side": "top"}, "thickness": 10, "outlinewidth": 0},
-        )
-    )
-    figure.add_shape(
-        type="rect",
-        x0=-0.5,
-        x1=len(columns) - 0.5,
-        y0=position - 0.5,
-        y1=position + 0.5,
-        line={"color": "#f0a202", "width": 2},
-    )
-    label_axes(figure, [escape_html(name) for name in rows], [escape_html(name) for name in columns])
-    return style_figure(figure, int(min(190 + 19 * len(rows), 620)))
-
-
-def label_axes(figure: go.Figure, rows: list[str], columns: list[str]) -> None:
-    """Queries downwards in reading order, sources across."""
-    figure.update_yaxes(
-        title="reads", tickvals=list(range(len(rows))), ticktext=rows, autorange="reversed", tickfont={"size": 10}
-    )
-    figure.update_xaxes(
-        title="attends to", tickvals=list(range(len(columns))), ticktext=columns, tickangle=-60, tickfont={"size": 10}
-    )
 
 
 def draw_curves(curves: dict[str, Any]) -> go.Figure:

@@ -186,3 +186,12 @@ def find_rank(circuit: Circuit) -> dict[str, int]:
         ranks.setdefault(edge.writer, place)
         ranks.setdefault(edge.reader, place)
     return ranks
+
+
+def drop_rings(circuit: Circuit, edges: int, curation: Curation) -> Curation:
+    """The curation without the pins that change nothing in a drawing of so many edges but the ring around a node."""
+    if curation.alone or not curation.pinned:
+        return curation
+    ranks = find_rank(circuit)
+    beyond = (one for one in curation.pinned if any(ranks.get(n, edges + 1) > edges for n in curation.spread((one,))))
+    return replace(curation, pinned=tuple(beyond))

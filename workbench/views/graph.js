@@ -22,23 +22,44 @@ function drawNode(node) {
   return group;
 }
 
+function drawLine(line) {
+  const path = make('path', { class: `line ${line.r}`, d: line.d, stroke: line.c, 'stroke-width': line.w,
+    'data-a': line.a, 'data-b': line.b });
+  if (line.p) { path.setAttribute('stroke-dasharray', line.p); path.classList.add('broken'); }
+  path.append(make('title', {}, line.t));
+  return path;
+}
+
+function drawText([x, y, text, size, fill, anchor, angle]) {
+  const label = make('text', { x, y, 'font-size': size, fill, style: `text-anchor:${anchor}` }, text);
+  if (angle) label.setAttribute('transform', `rotate(${angle} ${x} ${y})`);
+  return label;
+}
+
+// What is the same as before stays in the page: one edge fewer does not build a thousand others anew.
+function reconcile(layer, items, name, draw) {
+  const known = layer.kept || new Map(), kept = new Map(), wanted = [];
+  for (const item of items) {
+    const text = JSON.stringify(item);
+    let key = name(item);
+    while (kept.has(key)) key += "'";
+    const same = known.get(key)?.text === text;
+    kept.set(key, same ? known.get(key) : { text, element: draw(item) });
+    wanted.push(kept.get(key).element);
+  }
+  for (const [key, { element }] of known) if (kept.get(key)?.element !== element) element.remove();
+  let next = layer.firstChild;
+  for (const element of wanted) if (element === next) next = next.nextSibling; else layer.insertBefore(element, next);
+  layer.kept = kept;
+}
+
 function drawWorld(world, graph) {
-  const pieces = document.createDocumentFragment();
-  for (const [x, y, width, height, fill] of graph.bands) pieces.append(make('rect', { x, y, width, height, fill }));
-  for (const line of graph.lines) {
-    const path = make('path', { class: `line ${line.r}`, d: line.d, stroke: line.c, 'stroke-width': line.w,
-      'data-a': line.a, 'data-b': line.b });
-    if (line.p) { path.setAttribute('stroke-dasharray', line.p); path.classList.add('broken'); }
-    path.append(make('title', {}, line.t));
-    pieces.append(path);
-  }
-  for (const node of graph.nodes) pieces.append(drawNode(node));
-  for (const [x, y, text, size, fill, anchor, angle] of graph.texts) {
-    const label = make('text', { x, y, 'font-size': size, fill, style: `text-anchor:${anchor}` }, text);
-    if (angle) label.setAttribute('transform', `rotate(${angle} ${x} ${y})`);
-    pieces.append(label);
-  }
-  world.replaceChildren(pieces);
+  if (!world.firstChild) for (let layer = 0; layer < 4; layer += 1) world.append(make('g'));
+  const [bands, lines, nodes, texts] = world.children;
+  reconcile(bands, graph.bands, String, ([x, y, width, height, fill]) => make('rect', { x, y, width, height, fill }));
+  reconcile(lines, graph.lines, (line) => `${line.a} ${line.b} ${line.r}`, drawLine);
+  reconcile(nodes, graph.nodes, (node) => node.id, drawNode);
+  reconcile(texts, graph.texts, String, drawText);
 }
 
 function drawLegend(legend, rows) {
@@ -107,7 +128,11 @@ export default function (component) {
   const frame = root.querySelector('.graph'), svg = root.querySelector('.picture'), world = root.querySelector('.world');
   const status = root.querySelector('.state'), search = root.querySelector('.search'), found = root.querySelector('.found');
   const ask = root.querySelector('.ask'), keys = root.querySelector('.keys');
-  const graph = data.graph;
+  // The drawing comes once; later only its hash does. One that never arrived is asked for.
+  const drawn = svg.dataset.sign === data.sign;
+  if (!drawn && !data.graph) component.setTriggerValue('missing', data.sign);
+  const graph = (!drawn && data.graph) || svg.graph;
+  if (!graph) return () => {};
   const box = svg.view || (svg.view = { x: 0, y: 0, width: graph.width, height: graph.height, run: '' });
   // What was done here and is yet to be taken up: the page replays entries that it has not seen.
   const log = svg.log || (svg.log = { page: Math.random().toString(36).slice(2), entries: [], last: 0 });
@@ -120,7 +145,8 @@ export default function (component) {
   };
   svg.style.aspectRatio = `${graph.width} / ${graph.height}`;
   svg.style.maxHeight = `${data.height}px`;
-  if (svg.dataset.sign !== data.sign) {
+  if (graph !== svg.graph) {
+    svg.graph = graph;
     const focused = root.activeElement?.dataset?.id, place = root.activeElement?.at;
     drawWorld(world, graph);
     drawLegend(root.querySelector('.legend'), graph.legend);
@@ -131,13 +157,13 @@ export default function (component) {
     svg.nodes = [...world.querySelectorAll('.node:not(.fixed)')];
     for (const node of svg.nodes) node.at = places.get(node.dataset.id);
     svg.byId = new Map([...world.querySelectorAll('.node')].map((node) => [node.dataset.id, node]));
-    svg.lit = [];
+    svg.lit ||= [];
     if (focused) {
       const nearest = place && svg.nodes.reduce((best, node) => {
         const distance = Math.hypot(node.at.x - place.x, node.at.y - place.y);
         return !best || distance < best[1] ? [node, distance] : best;
       }, null);
-      (svg.byId.get(focused) || nearest?.[0])?.focus({ preventScroll: true });
+      if (root.activeElement?.dataset?.id !== focused) (svg.byId.get(focused) || nearest?.[0])?.focus({ preventScroll: true });
     }
     if (box.run !== data.run || !box.touched) fit();
   }
@@ -153,7 +179,8 @@ export default function (component) {
       const id = node.dataset.id;
       node.classList.toggle('chosen', id === chosen);
       node.classList.toggle('pinned', pinned.has(id));
-      node.setAttribute('aria-pressed', String(id === chosen || pinned.has(id)));
+      const pressed = String(id === chosen || pinned.has(id));
+      if (node.getAttribute('aria-pressed') !== pressed) node.setAttribute('aria-pressed', pressed);
     }
     reach(byId.get(chosen) || (svg.reached?.isConnected && svg.reached) || nodes[0]);
   };

@@ -1,4 +1,4 @@
-"""The drawing as data for the browser component, and the component's own markup, style and script.
+"""What our browser components draw as data, and their own markup, style and script.
 
 Untrusted text travels as data only; the script puts it in place with `textContent` and `setAttribute`.
 """
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from workbench.runs import Run
 from workbench.views.drawing import Drawing
+from workbench.views.figures import gather_attention
 from workbench.views.style import follow_fill, follow_theme, trace_shape
 from workbench.views.svg import is_line, list_legend, read_dash
 
@@ -100,3 +102,17 @@ def encode_tokens(tokens: list[str], kept: dict[int, float]) -> list[dict[str, A
         {"text": text, "kept": index in kept, "share": round(kept.get(index, 0.0), 4)}
         for index, text in enumerate(tokens)
     ]
+
+
+def encode_attention(run: Run, layer: int, head: int, position: int) -> dict[str, Any]:
+    """Attention of a head as data for its table: `weights[row][column]` are probabilities, memory blocks come first."""
+    weights, columns = gather_attention(run, layer, head)
+    rows = columns[len(columns) - len(run.tokens) :]
+    return {
+        "title": f"Attention pattern of head {head} of layer {layer}",
+        "rows": rows,
+        "columns": columns,
+        "memories": len(columns) - len(rows),
+        "weights": weights.round(3).tolist(),
+        "reading": position,
+    }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from workbench.ledgers.table import METHOD as LEDGER
+from workbench.settings import METHODS
 from workbench.views.figures import DIVERGING, escape_html, style_figure
-from workbench.views.style import NEGATIVE, POSITIVE
+from workbench.views.style import MOVE, NEGATIVE, POSITIVE
 from workbench.views.text import shorten, show_line
 
 if TYPE_CHECKING:
@@ -22,14 +24,14 @@ def tabulate_outcomes(rows: Rows) -> Columns:
     return {
         "sweep": [show_line(row[0]) for row in rows],
         "condition": [show_line(row[1]) for row in rows],
-        "method": [show_line(row[2]) for row in rows],
+        "method": [name_method(row[2]) for row in rows],
         "outcome": [f"not measured: {show_line(row[3])}" if row[3] else "measured" for row in rows],
         "facts": [row[4] for row in rows],
     }
 
 
 def draw_components(rows: Rows, unit: str) -> go.Figure:
-    """Bars of mean values, the largest mean size on top; blue helps the answer."""
+    """Bars of mean values with their standard deviation, the largest mean size on top; blue helps the answer."""
     import plotly.graph_objects as go
 
     names = [escape_html(shorten(str(row[0]), 40)) for row in rows]
@@ -38,6 +40,13 @@ def draw_components(rows: Rows, unit: str) -> go.Figure:
             x=[row[1] for row in rows],
             y=list(range(len(rows))),
             orientation="h",
+            error_x={
+                "type": "data",
+                "array": [row[4] or 0.0 for row in rows],
+                "thickness": 1,
+                "width": 2,
+                "color": MOVE,
+            },
             marker={"color": [POSITIVE if row[1] >= 0 else NEGATIVE for row in rows]},
             customdata=[[name, row[2], row[3]] for name, row in zip(names, rows, strict=True)],
             hovertemplate="%{customdata[0]}<br>mean %{x:.4g}<br>mean size %{customdata[1]:.4g}"
@@ -88,6 +97,49 @@ def draw_formats(rows: Rows, unit: str) -> go.Figure:
     )
     figure.update_yaxes(type="category", autorange="reversed")
     return style_figure(figure, 120 + 22 * max(len(relations), 4))
+
+
+def tabulate_components(rows: Rows, unit: str) -> Columns:
+    """The bars as a table: mean, standard deviation over the rows, mean size, number of rows."""
+    return {
+        "component": [show_line(str(row[0])) for row in rows],
+        f"mean, {unit}": [row[1] for row in rows],
+        "standard deviation": [row[4] for row in rows],
+        "mean size": [row[2] for row in rows],
+        "rows (n)": [row[3] for row in rows],
+    }
+
+
+def tabulate_values(rows: Rows) -> Columns:
+    """The histogram as a table."""
+    return {
+        "from": [row[0] for row in rows],
+        "to": [row[0] + row[1] for row in rows],
+        "rows (n)": [row[2] for row in rows],
+    }
+
+
+def tabulate_formats(rows: Rows, unit: str) -> Columns:
+    """The map of formats as a table."""
+    return {
+        "relation": [show_line(str(row[0])) for row in rows],
+        "format": [show_line(str(row[1])) for row in rows],
+        f"mean share, {unit}": [row[2] for row in rows],
+        "rows (n)": [row[3] for row in rows],
+    }
+
+
+def name_method(name: str) -> str:
+    """A method by its label; a ledger's, which says in a sentence how it was divided, by what it is."""
+    if name in METHODS:
+        return METHODS[name].label
+    return "Margin divided over formats (ledger)" if name == LEDGER else shorten(show_line(name), 60)
+
+
+def pick_method(kinds: Mapping[str, Sequence[str]]) -> str:
+    """The method to begin with: one whose rows are components of a ledger, else EAP, else the first."""
+    ledgers = [method for method, rows in kinds.items() if "component" in rows]
+    return (ledgers or [method for method in kinds if method == "eap"] or list(kinds))[0]
 
 
 def choose_first(there: Sequence[str], wanted: Sequence[str]) -> int:

@@ -57,11 +57,20 @@ STEPS = (
         "random circuits of its size. It is one of many possible circuits.",
     ),
     Step(
+        "Which memory holds it?",
+        "memory",
+        "Press **Divide**: the answer's margin over its rival is divided over the model alone, the bank's blocks and "
+        "the explicit memory, each combination run exactly. The rows add up to the margin. *What was read* shows the "
+        "text that was read, *Block and ask again* answers without a memory.",
+        with_fact=True,
+    ),
+    Step(
         "Keep it",
         "runs",
         "Every trace is saved with its question, settings, seed and versions. The link of a circuit restores the view; "
         "figures and tables are under *Download and replay* on the Circuit page, with the command that makes the run "
-        "again.",
+        "again. The other pages ask of many facts: *Specific or abstract* which components serve one fact or all, "
+        "*Placement* where a fact is cheapest to keep, *Sweeps* what holds over thousands.",
     ),
 )
 
