@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -66,16 +66,23 @@ def hold(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def remove_leftovers(folder: Path) -> list[str]:
+def remove_leftovers(folder: Path, name: str = "") -> list[str]:
     """Remove what killed processes left half-written directly inside a folder; the names, which are logged too.
 
-    Left behind is what bears a temporary name of ours, is older than a minute and is locked by no living process.
+    Left behind is what bears a temporary name of ours (for the file or folder `name`, where one is given), is older
+    than a minute and is locked by no living process.
     """
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    removed = [path.name for path in found if PARTIAL.fullmatch(path.name) and remove_abandoned(path)]
-    if removed:
-        _log.warning("removed what a stopped write left in %s: %s", folder, ", ".join(removed))
+    begin = f".{name}.partial-" if name else "."
+    found = [one for one in os.listdir(folder) if one.startswith(begin)] if folder.is_dir() else []
+    removed = [one for one in sorted(found) if PARTIAL.fullmatch(one) and remove_abandoned(folder / one)]
+    tell_removed(folder, removed)
     return removed
+
+
+def tell_removed(folder: Path, names: Sequence[str]) -> None:
+    """Say in the log what was removed of stopped writes."""
+    if names:
+        _log.warning("removed what a stopped write left in %s: %s", folder, ", ".join(names))
 
 
 def remove_abandoned(path: Path) -> bool:
@@ -97,6 +104,16 @@ def remove_abandoned(path: Path) -> bool:
     finally:
         os.close(handle)
     return True
+
+
+def discard_folder(folder: Path) -> None:
+    """Remove a folder: at once by a new name, so that a stop leaves no half of it, then from the disk.
+
+    What a stop leaves under that name `remove_leftovers` takes away. Raises OSError when the disk refuses.
+    """
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+    folder.replace(temporary)
+    shutil.rmtree(temporary)
 
 
 def require_free(folder: Path) -> None:
@@ -169,6 +186,7 @@ def write_file(path: Path, data: bytes) -> None:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent, path.name)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
-from workbench.storage import PARTIAL, read_bytes, remove_leftovers, write_file
+from workbench.storage import PARTIAL, read_bytes, remove_leftovers, tell_removed, write_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,8 +97,10 @@ def hold_folder(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"another process is writing {folder}: wait for it, or choose another --out") from None
-        for path in folder.glob(".part-*"):
+        left = [path for path in sorted(folder.glob(".part-*")) if PARTIAL.fullmatch(path.name)]
+        for path in left:
             path.unlink(missing_ok=True)
+        tell_removed(folder, [path.name for path in left])
         yield
 
 
