@@ -97,7 +97,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"another process is writing {folder}: wait for it, or choose another --out") from None
-        left = [path for path in sorted(folder.glob(".part-*")) if PARTIAL.fullmatch(path.name)]
+        left = sorted(folder.glob(".part-*"))
         for path in left:
             path.unlink(missing_ok=True)
         tell_removed(folder, [path.name for path in left])
