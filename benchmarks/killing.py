@@ -7,11 +7,14 @@ the command itself takes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
+import resource
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,26 +24,42 @@ from typing import Any
 KILLED = -signal.SIGKILL
 # No command here takes so long: one that does hangs.
 PATIENCE = 300.0
-# Files that a child leaves about itself.
-NOTES = ("output.txt", "changes.txt", "modules.txt")
-# Python's own audit events of what changes a disk; with `open` the mode decides.
-CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
+# Python's own audit events of what changes a disk, and fsync; with `open` the mode decides.
+CHANGES = (
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+    "os.fsync",
+)
+# Of these, what a full disk refuses.
+TAKES_ROOM = ("open", "os.mkdir", "os.link", "os.symlink", "os.fsync")
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When to kill: after so many seconds, or just before the n-th change of the disk, counted from 1."""
+    """When a life is cut: killed after so many seconds, or just before the n-th change of the disk, counted from 1.
+
+    `full`: not killed, but from the n-th change on nothing new can be written, as on a full disk. `most`: no file may
+    have more bytes.
+    """
 
     seconds: float | None = None
     change: int | None = None
+    full: int | None = None
+    most: int | None = None
 
 
 NEVER = Moment()
 
 
-def load_modules(folder: Path) -> None:
-    """Import what the last child of a folder that ended by itself had imported, so that the next ones need not."""
-    for name in (folder / "modules.txt").read_text().split():
+def load_modules(notes: Path) -> None:
+    """Import what the last child that ended by itself had imported, so that the next ones need not."""
+    for name in (notes / "modules.txt").read_text().split():
         with contextlib.suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importlib.import_module(name)
@@ -55,39 +74,46 @@ def is_change(event: str, arguments: tuple[Any, ...]) -> bool:
     return event in CHANGES
 
 
-def count_changes(last: int | None, counted: Path) -> Callable[[], None]:
-    """Count changes from now on in this process, and kill it before the `last`; gives what writes the count down."""
-    count, counting = 0, True
+def count_changes(moment: Moment, counted: Path) -> Callable[[], None]:
+    """Count changes from now on in this process, and act at the moment; gives what writes the count down."""
+    count, counting, sync = 0, True, os.fsync
 
     def look(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal count
         if not counting or not is_change(event, arguments):
             return
         count += 1
-        if count == last:
+        if count == moment.change:
             os.kill(os.getpid(), signal.SIGKILL)
+        if moment.full is not None and count >= moment.full and event in TAKES_ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(arguments[0]))
+
+    def sync_or_refuse(handle: int) -> None:
+        look("os.fsync", (handle,))
+        sync(handle)
 
     def write_count() -> None:
         nonlocal counting
         counting = False
         counted.write_text(str(count))
 
+    os.fsync = sync_or_refuse
     sys.addaudithook(look)
     return write_count
 
 
-def run_child(work: Callable[[], int], folder: Path, moment: Moment = NEVER) -> int:
-    """Do work in a forked child in a folder, killed at a moment; its exit code, `KILLED` when it was killed.
+def run_child(work: Callable[[], int], folder: Path, notes: Path, moment: Moment = NEVER) -> int:
+    """Do work in a forked child in a folder, cut at a moment; its exit code, `KILLED` when it was killed.
 
-    What it prints goes to `output.txt` in the folder, how many changes it made to `changes.txt`, what it imported to
-    `modules.txt`. Raises RuntimeError when it hangs.
+    In the folder `notes` it leaves what it printed (`output.txt`), how many changes it made, and what it imported.
+    Raises RuntimeError when it hangs.
     """
     with warnings.catch_warnings():
         # The child only ever goes on in this one thread.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
-        os._exit(work_in(folder, work, moment))
+        os._exit(work_in(folder, notes, work, moment))
     until = time.monotonic() + (PATIENCE if moment.seconds is None else moment.seconds)
     while time.monotonic() < until:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -97,29 +123,35 @@ def run_child(work: Callable[[], int], folder: Path, moment: Moment = NEVER) -> 
     os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if moment.seconds is None:
-        raise RuntimeError(f"the command hangs: {read_output(folder)[-400:]}")
+        raise RuntimeError(f"the command hangs: {read_output(notes)[-400:]}")
     return code
 
 
-def work_in(folder: Path, work: Callable[[], int], moment: Moment) -> int:
+def work_in(folder: Path, notes: Path, work: Callable[[], int], moment: Moment) -> int:
     """The child's life; its exit code, 70 for an error that no command may raise."""
     os.chdir(folder)
-    with Path("output.txt").open("w") as output, contextlib.redirect_stdout(output):
+    with (notes / "output.txt").open("w") as output, contextlib.redirect_stdout(output):
         os.dup2(output.fileno(), 2)
-        write_count = count_changes(moment.change, folder / "changes.txt")
+        write_count = count_changes(moment, notes / "changes.txt")
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if moment.most is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (moment.most, unlimited[1]))
         code = 70
-        with contextlib.suppress(BaseException):
+        try:
             code = work()
+        except BaseException:
+            traceback.print_exc()
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
         write_count()
-        Path("modules.txt").write_text("\n".join(sys.modules))
+        (notes / "modules.txt").write_text("\n".join(sys.modules))
     return code
 
 
-def read_output(folder: Path) -> str:
-    """What the last child in a folder printed."""
-    return (folder / "output.txt").read_text(errors="replace")
+def read_output(notes: Path) -> str:
+    """What the last child printed."""
+    return (notes / "output.txt").read_text(errors="replace")
 
 
-def read_changes(folder: Path) -> int:
+def read_changes(notes: Path) -> int:
     """How many changes of the disk the last child made that ended by itself."""
-    return int((folder / "changes.txt").read_text())
+    return int((notes / "changes.txt").read_text())

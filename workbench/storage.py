@@ -41,6 +41,23 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, durably. Raises UserError when the disk refuses."""
+    try:
+        make_folders(folder)
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror or error}") from None
+
+
+def make_folders(folder: Path) -> None:
+    """Make a folder and those above it that are missing, each synced into the one that holds it. Raises OSError."""
+    if folder.is_dir():
+        return
+    make_folders(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
 def write_synced(path: Path, data: bytes) -> None:
     """Write a new file and wait until it is on the disk."""
     with path.open("xb") as file:
@@ -133,7 +150,7 @@ def fresh_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
         require_free(folder)
     temporary: Path | None = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(folder.parent)
         remove_leftovers(folder.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
         with hold(temporary):
@@ -185,7 +202,7 @@ def write_file(path: Path, data: bytes) -> None:
     """Write or replace one file, whole or not at all. Raises UserError when the disk refuses."""
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         remove_leftovers(path.parent, path.name)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
         temporary = Path(name)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
-from workbench.storage import PARTIAL, read_bytes, remove_leftovers, tell_removed, write_file
+from workbench.storage import PARTIAL, make_folder, read_bytes, remove_leftovers, tell_removed, write_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,8 +87,8 @@ def hold_folder(folder: Path) -> Iterator[None]:
     Also removes what a killed process left behind of a part that was not whole. Raises UserError when another process
     holds it, or the disk refuses.
     """
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("ab")
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from None

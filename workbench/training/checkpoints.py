@@ -22,7 +22,15 @@ from torch import Tensor, nn
 
 from probes.errors import UserError
 from workbench.memory.store import lock_folder
-from workbench.storage import PARTIAL, discard_folder, fresh_folder, recover_folder, require_free, write_file
+from workbench.storage import (
+    PARTIAL,
+    discard_folder,
+    fresh_folder,
+    make_folder,
+    recover_folder,
+    require_free,
+    write_file,
+)
 
 RUN, CHECKPOINT = "run.json", "checkpoint"
 
@@ -50,10 +58,7 @@ def open_workplace(out: Path, settings: Mapping[str, Any], resume: bool) -> Iter
     folder = out.with_name(out.name + ".part")
     require_unmade(out, folder)
     mark = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {folder}: {error.strerror}") from None
+    make_folder(folder)
     with lock_folder(folder):
         if not resume:
             clear_folder(folder)
