@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 done and the answer is no (`replay` with numbers that move
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -15,6 +16,11 @@ from collections.abc import Sequence
 from probes.errors import UserError
 from workbench.commands.command import PROGRAM, Answer
 from workbench.commands.terminal import clean_text
+
+# What a disk refuses with: full, over quota, a file too large, read-only, not allowed, broken.
+DISK_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO
+)  # fmt: skip
 
 
 def print_answer(answer: Answer, as_json: bool) -> None:
@@ -31,6 +37,15 @@ def print_error(message: str, as_json: bool) -> None:
     """Print one line on standard error."""
     line = clean_text(message)
     print(json.dumps({"error": line}) if as_json else f"{PROGRAM}: {line}", file=sys.stderr)
+
+
+def describe_refusal(error: OSError) -> str:
+    """What a disk refused, and what to do; an error without a file is of the output."""
+    if error.filename is None:
+        # Nothing more can be written there, not even at the end.
+        discard_output()
+    place = "standard output" if error.filename is None else str(error.filename)
+    return f"cannot use {place}: {error.strerror}; make room, or choose a place that may be written"
 
 
 def open_streams() -> None:
@@ -64,12 +79,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print_error(str(error), as_json)
         return 2
-    except KeyboardInterrupt:
-        print_error("stopped; nothing was left half-written", as_json)
-        return 130
     except BrokenPipeError:
         discard_output()
         return 141
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print_error(describe_refusal(error), as_json)
+        return 2
+    except KeyboardInterrupt:
+        print_error("stopped; nothing was left half-written", as_json)
+        return 130
     return answer.code
 
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import zipfile
 from pathlib import Path
 
 from probes.errors import UserError
-from workbench.storage import read_bytes, sync_folder
+from workbench.storage import discard_folder, read_bytes, sync_folder
 from workbench.views.links import check_run_name, list_run_names
 
 TRASH = ".trash"
@@ -82,7 +81,7 @@ def empty_trash(folder: Path) -> int:
     if not trash.is_dir():
         return 0
     try:
-        shutil.rmtree(trash)
+        discard_folder(trash)
     except OSError as error:
         raise UserError(f"cannot empty the trash: {error.strerror or error}") from None
     return count

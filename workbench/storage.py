@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -41,6 +41,23 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, durably. Raises UserError when the disk refuses."""
+    try:
+        make_folders(folder)
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror or error}") from None
+
+
+def make_folders(folder: Path) -> None:
+    """Make a folder and those above it that are missing, each synced into the one that holds it. Raises OSError."""
+    if folder.is_dir():
+        return
+    make_folders(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
 def write_synced(path: Path, data: bytes) -> None:
     """Write a new file and wait until it is on the disk."""
     with path.open("xb") as file:
@@ -66,16 +83,23 @@ def hold(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def remove_leftovers(folder: Path) -> list[str]:
+def remove_leftovers(folder: Path, name: str = "") -> list[str]:
     """Remove what killed processes left half-written directly inside a folder; the names, which are logged too.
 
-    Left behind is what bears a temporary name of ours, is older than a minute and is locked by no living process.
+    Left behind is what bears a temporary name of ours (for the file or folder `name`, where one is given), is older
+    than a minute and is locked by no living process.
     """
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    removed = [path.name for path in found if PARTIAL.fullmatch(path.name) and remove_abandoned(path)]
-    if removed:
-        _log.warning("removed what a stopped write left in %s: %s", folder, ", ".join(removed))
+    begin = f".{name}.partial-" if name else "."
+    found = [one for one in os.listdir(folder) if one.startswith(begin)] if folder.is_dir() else []
+    removed = [one for one in sorted(found) if PARTIAL.fullmatch(one) and remove_abandoned(folder / one)]
+    tell_removed(folder, removed)
     return removed
+
+
+def tell_removed(folder: Path, names: Sequence[str]) -> None:
+    """Say in the log what was removed of stopped writes."""
+    if names:
+        _log.warning("removed what a stopped write left in %s: %s", folder, ", ".join(names))
 
 
 def remove_abandoned(path: Path) -> bool:
@@ -99,6 +123,16 @@ def remove_abandoned(path: Path) -> bool:
     return True
 
 
+def discard_folder(folder: Path) -> None:
+    """Remove a folder: at once by a new name, so that a stop leaves no half of it, then from the disk.
+
+    What a stop leaves under that name `remove_leftovers` takes away. Raises OSError when the disk refuses.
+    """
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+    folder.replace(temporary)
+    shutil.rmtree(temporary)
+
+
 def require_free(folder: Path) -> None:
     """Raise UserError when a folder that is to be made exists with something in it."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -116,7 +150,7 @@ def fresh_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
         require_free(folder)
     temporary: Path | None = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(folder.parent)
         remove_leftovers(folder.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
         with hold(temporary):
@@ -168,7 +202,8 @@ def write_file(path: Path, data: bytes) -> None:
     """Write or replace one file, whole or not at all. Raises UserError when the disk refuses."""
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
+        remove_leftovers(path.parent, path.name)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:

@@ -31,8 +31,9 @@ def write_bank(
     shards: Iterable[ShardTensors],
     router: Mapping[str, Any] | None = None,
     router_tensors: Mapping[str, Tensor] | None = None,
+    beside: Mapping[str, bytes] | None = None,
 ) -> BankHead:
-    """Create a bank in a new folder, whole or not at all, and return its head.
+    """Create a bank in a new folder, whole or not at all, and return its head; `beside` are further files of it.
 
     Raises UserError when the folder has something in it, a shard is not as the design promises, or the disk refuses.
     """
@@ -43,6 +44,8 @@ def write_bank(
             hashes[name] = save_synced(fresh / f"{name}.safetensors", tensors)
         router_sha256 = save_synced(fresh / ROUTER, router_tensors) if router_tensors else ""
         head = BankHead(VERSION, design, model_sha256, dict(router or {}), hashes, router_sha256)
+        for name, data in (beside or {}).items():
+            write_synced(fresh / name, data)
         write_synced(fresh / HEAD, head.to_bytes())
     return head
 

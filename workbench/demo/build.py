@@ -22,6 +22,7 @@ from workbench.demo.tokenizer import train_tokenizer
 from workbench.demo.training import Learner, Progress, train_model
 from workbench.demo.whitening import Whitening, fit_whitening
 from workbench.demo.world import World, build_world, group_documents
+from workbench.storage import discard_folder, make_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,13 @@ def train(config_path: Path | None, out: Path, *, resume: bool = True, progress:
     work = out.with_name(out.name + ".part")
     if not resume:
         shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True, exist_ok=True)
+    make_folder(work)
     torch.set_num_threads(config.training.threads)
     began = time.monotonic()
     material = prepare(config, work / "embeddings.npz", progress)
     learner, log = learn(material, work / "checkpoint", resume=resume, progress=progress)
     ship(material, learner, log, out, work, time.monotonic() - began, config_path)
-    shutil.rmtree(work)
+    discard_folder(work)
 
 
 def prepare(config: Config, cache: Path | None, progress: Progress | None = None) -> Material:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from probes.errors import UserError
 from workbench.demo.config import Config, as_dict
+from workbench.storage import fresh_folder, recover_folder
 
 
 def fingerprint(config: Config) -> str:
@@ -31,24 +30,16 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     log: list[Any],
 ) -> None:
-    """Write weights, optimizer state, step and log; the previous checkpoint stays until the new one is whole."""
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    weights = {name: value.detach().contiguous() for name, value in modules.named_parameters()}
-    save_file(weights, fresh / "weights.safetensors")
-    save_file(_optimizer_tensors(modules, optimizer), fresh / "optimizer.safetensors")
-    state = {"step": step, "config": fingerprint(config), "log": log}
-    (fresh / "state.json").write_text(json.dumps(state))
-    for path in fresh.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    """Write weights, optimizer state, step and log; the previous checkpoint stays until the new one is whole.
+
+    Raises UserError when the disk refuses.
+    """
+    with fresh_folder(folder, replace=True) as fresh:
+        weights = {name: value.detach().contiguous() for name, value in modules.named_parameters()}
+        save_file(weights, fresh / "weights.safetensors")
+        save_file(_optimizer_tensors(modules, optimizer), fresh / "optimizer.safetensors")
+        state = {"step": step, "config": fingerprint(config), "log": log}
+        (fresh / "state.json").write_text(json.dumps(state))
 
 
 def _optimizer_tensors(modules: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -66,9 +57,7 @@ def load_checkpoint(
 
     Without a checkpoint that is step 0. Raises `UserError` when the checkpoint belongs to another configuration.
     """
-    old = folder.with_name(folder.name + ".old")
-    if not folder.exists() and old.exists():
-        old.rename(folder)  # killed between the two renames
+    recover_folder(folder)
     if not (folder / "state.json").is_file():
         return 0, []
     state = json.loads((folder / "state.json").read_text())

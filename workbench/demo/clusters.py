@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from probes.errors import UserError
 from workbench.banks.routing import Router
+from workbench.storage import write_file
 
 ENCODER = "all-MiniLM-L6-v2"
 Vectors = NDArray[np.float32]
@@ -81,10 +83,9 @@ def _read_cache(cache: Path | None) -> dict[str, Vectors]:
 
 
 def _write_cache(cache: Path, known: dict[str, Vectors]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    fresh = cache.with_suffix(".part.npz")
-    np.savez(fresh, keys=np.array(list(known)), vectors=np.stack(list(known.values())))
-    fresh.replace(cache)
+    buffer = io.BytesIO()
+    np.savez(buffer, keys=np.array(list(known)), vectors=np.stack(list(known.values())))
+    write_file(cache, buffer.getvalue())
 
 
 def grow_tree(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from transformers import LlamaForCausalLM
 
 from probes.errors import UserError
@@ -61,7 +61,6 @@ def run_experiments(folder: Path, work: Path, only: Sequence[str] = (), progress
         raise UserError(f"no experiment {unknown[0]!r}: choose from {', '.join(EXPERIMENTS)}")
     demo = load_demo(folder)
     torch.set_num_threads(demo.config.training.threads)
-    (work / "arms").mkdir(parents=True, exist_ok=True)
     for arm in load_arms(folder):
         write_file(work / "arms" / f"{arm['name']}.json", json.dumps(arm).encode())
     report = progress or (lambda _name, _done, _total: None)
@@ -71,7 +70,6 @@ def run_experiments(folder: Path, work: Path, only: Sequence[str] = (), progress
             run(bench)
     arms = [json.loads(path.read_text()) for path in sorted((work / "arms").glob("*.json"))]
     target = folder / EXPERIMENTS_FOLDER
-    target.mkdir(exist_ok=True)
     write_file(target / ARMS, (json.dumps({"arms": arms}, indent=1) + "\n").encode())
     return collect_rows(arms)
 
@@ -98,11 +96,8 @@ def train_alone(bench: Bench) -> None:
     )
     material = replace(bench.material, config=config)
     learner, _ = learn(material, bench.work / "alone", resume=True, progress=bench.progress)
-    target.parent.mkdir(exist_ok=True)
     weights = {name: value.detach().bfloat16().contiguous() for name, value in learner.anchor.named_parameters()}
-    fresh = target.with_suffix(".part")
-    save_file(weights, fresh)
-    fresh.rename(target)
+    write_file(target, save(weights))
 
 
 def start_alone(bench: Bench) -> LlamaForCausalLM:

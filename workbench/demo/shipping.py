@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from workbench.demo.tasks import write_exercises
 from workbench.demo.tokenizer import save_tokenizer
 from workbench.demo.training import Learner
 from workbench.demo.world import World, WorldFact
+from workbench.storage import fresh_folder
 
 EXERCISES_EACH = 100
 
@@ -44,23 +44,15 @@ def ship(
     seconds: float,
     config_path: Path | None,
 ) -> None:
-    """Write everything to a temporary folder, then put it in the place of `out`."""
-    fresh = out.with_name(out.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    model_hash = save_model(material, learner, fresh / "model")
-    # Memories are written by the model as it is shipped, in bfloat16 values.
-    learner.anchor.load_state_dict({k: v.bfloat16().float() for k, v in learner.anchor.state_dict().items()})
-    save_bank(material, learner.bank, fresh / "bank", model_hash)
-    save_memories(material, learner.anchor, fresh / "memory", model_hash)
-    hits = save_tables(material, fresh, work / "embeddings.npz")
-    save_record(material, log, fresh, seconds, config_path, hits)
-    old = out.with_name(out.name + ".old")
-    if out.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        out.rename(old)
-    fresh.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    """Write everything, put in the place of `out` when it is whole. Raises UserError when the disk refuses."""
+    with fresh_folder(out, replace=True) as fresh:
+        model_hash = save_model(material, learner, fresh / "model")
+        # Memories are written by the model as it is shipped, in bfloat16 values.
+        learner.anchor.load_state_dict({k: v.bfloat16().float() for k, v in learner.anchor.state_dict().items()})
+        save_bank(material, learner.bank, fresh / "bank", model_hash)
+        save_memories(material, learner.anchor, fresh / "memory", model_hash)
+        hits = save_tables(material, fresh, work / "embeddings.npz")
+        save_record(material, log, fresh, seconds, config_path, hits)
 
 
 def save_model(material: Material, learner: Learner, folder: Path) -> str:

@@ -9,6 +9,7 @@ bank may come from a stranger. Ours are a plain .npy and safetensors, whose shap
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from safetensors.numpy import load_file, save
 
 from probes.errors import UserError
 from probes.progress import Tick
-from workbench.storage import sync_folder, write_file
+from workbench.storage import lock, remove_leftovers, sync_folder, write_file
 
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -144,21 +145,32 @@ def write_lists(path: Path, read: Callable[[], Iterator[Vectors]], count: int, s
 
 def write_sorted(path: Path, read: Callable[[], Iterator[Vectors]], places: NDArray[np.int32], width: int) -> None:
     """Write streamed vectors to their places in a .npy file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary: Path | None = None
     try:
-        out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(len(places), width))
-        done = 0
-        for block in cut_blocks(read()):
-            out[places[done : done + len(block)]] = block
-            done += len(block)
-        out.flush()
-        del out
+        remove_leftovers(path.parent, path.name)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "r+b") as file:
+            lock(file.fileno())
+            out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(len(places), width))
+            # A disk that fills up under a mapped file ends the process: take all the space now.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+            done = 0
+            for block in cut_blocks(read()):
+                out[places[done : done + len(block)]] = block
+                done += len(block)
+            out.flush()
+            del out
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; nothing was left behind") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def read_lists(path: Path, count: int) -> ListIndex:

@@ -26,7 +26,7 @@ from probes.codebooks import CODEBOOKS
 from probes.errors import UserError
 from probes.memory_bank import PRECISIONS, MemoryBank, open_bank, read_rows
 from probes.memory_format import ENTRIES, HEAD, Head, Part, drop_rows, read_entries
-from workbench.storage import write_file
+from workbench.storage import make_folder, write_file
 
 # Largest size of a part's tensors, in bytes: what is held in memory while writing is a few times this.
 SHARD_BYTES = 64 * 2**20
@@ -55,11 +55,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 def prepare_folder(folder: Path) -> None:
     """Make the folder of a new bank. Raises UserError when it holds anything but a bank or what one left behind."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        names = [path.name for path in folder.iterdir()]
-    except OSError as error:
-        raise UserError(f"cannot make {folder}: {error.strerror}") from None
+    make_folder(folder)
+    names = [path.name for path in folder.iterdir()]
     if HEAD not in names and any(name != ".lock" and not OWN.fullmatch(name) for name in names):
         raise UserError(f"{folder} holds other files and no bank: choose another folder for the bank")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
 from probes.strict_json import parse_json
-from workbench.storage import PARTIAL, read_bytes, remove_leftovers, write_file
+from workbench.storage import PARTIAL, make_folder, read_bytes, remove_leftovers, tell_removed, write_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -131,8 +131,8 @@ def hold_folder(folder: Path) -> Iterator[None]:
     Also removes what a killed process left behind of a part that was not whole. Raises UserError when another process
     holds it, or the disk refuses.
     """
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("ab")
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from None
@@ -141,8 +141,10 @@ def hold_folder(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"another process is writing {folder}: wait for it, or choose another --out") from None
-        for path in folder.glob(".part-*"):
+        left = sorted(folder.glob(".part-*"))
+        for path in left:
             path.unlink(missing_ok=True)
+        tell_removed(folder, [path.name for path in left])
         yield
 
 

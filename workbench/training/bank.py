@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from probes.bank_format import ROUTER
 from probes.descriptions import hash_file
 from probes.errors import UserError
+from probes.models import hash_weights
 from probes.progress import Tick, quiet
 from workbench.banks.routing import list_tensors
 from workbench.banks.writing import write_bank
@@ -27,12 +27,15 @@ from workbench.training.bank_material import BankMaterial, build_bank_material, 
 from workbench.training.bank_plan import PRECISIONS, BankPlan
 from workbench.training.bank_trainer import BankTrainer, find_hooks, make_trainer, measure_modes
 from workbench.training.block_tables import name_shards
-from workbench.training.checkpoints import Workplace, load_checkpoint, open_workplace, save_checkpoint
+from workbench.training.checkpoints import Workplace, load_checkpoint, open_workplace, require_unmade, save_checkpoint
 from workbench.training.corpus import Files, hash_corpus, open_corpus
 from workbench.training.networks import Network, open_network, save_network
 from workbench.training.processes import Processes, join_processes
 from workbench.training.routing import Routing, read_routing
 from workbench.training.steps import Steps, thin_log
+
+# In the work folder once the model that moved is about to be put in place: its hash.
+MODEL = "model.json"
 
 
 def train_bank(
@@ -54,7 +57,9 @@ def train_bank(
     """
     if (plan.anchor != "frozen") != (out_model is not None):
         raise UserError("--out-model is where a model that is trained along goes: give it with --anchor, or neither")
-    if out_model is not None:
+    place = Workplace(out.with_name(out.name + ".part"))
+    require_unmade(out, place.folder)
+    if out_model is not None and not (resume and find_written(place, out_model)):
         require_free(out_model)
     files, characters = open_corpus(documents)
     with join_processes(device) as processes, ExitStack() as stack:
@@ -70,7 +75,6 @@ def train_bank(
             )
         settings = {"command": "bank train", "model": network.sha256, "corpus": hash_corpus(files), **asdict(plan)}
         settings |= {"layers": list(design.layers), "units": list(plan.units), "targets": list(design.targets)}
-        place = Workplace(out.with_name(out.name + ".part"))
         if processes.first:
             mark = settings | {"router": "" if router is None else hash_file(router / ROUTER)}
             place = stack.enter_context(open_workplace(out, mark, resume))
@@ -80,7 +84,7 @@ def train_bank(
             log = run(place, trainer, minutes, tick)
             record = describe(trainer, material, settings, log)
         if processes.first:
-            finish(trainer, material, record, out, out_model)
+            finish(place, trainer, material, record, out, out_model)
         processes.wait()
     return record
 
@@ -150,19 +154,38 @@ def describe(
     }
 
 
+def find_written(place: Workplace, out_model: Path) -> str:
+    """Hash of the weights in `out_model` when this training has written them, and was stopped before its bank stood."""
+    if not (place.folder / MODEL).is_file():
+        return ""
+    wanted = str(json.loads((place.folder / MODEL).read_text())["sha256"])
+    return wanted if out_model.is_dir() and hash_weights(out_model, None) == wanted else ""
+
+
+def write_model(place: Workplace, trainer: BankTrainer, out_model: Path) -> str:
+    """Write the model that moved, unless it stands there by an earlier start; hash of its weights."""
+    if found := find_written(place, out_model):
+        return found
+    with fresh_folder(out_model) as fresh:
+        sha256 = save_network(trainer.network, fresh)
+        write_file(place.folder / MODEL, json.dumps({"sha256": sha256}).encode())
+    return sha256
+
+
 def finish(
-    trainer: BankTrainer, material: BankMaterial, record: dict[str, Any], out: Path, out_model: Path | None
+    place: Workplace,
+    trainer: BankTrainer,
+    material: BankMaterial,
+    record: dict[str, Any],
+    out: Path,
+    out_model: Path | None,
 ) -> None:
     """Write the model where it moved, then the bank with its router and record."""
     sha256, plan = trainer.network.sha256, trainer.plan
     if out_model is not None:
-        with fresh_folder(out_model) as fresh:
-            sha256 = save_network(trainer.network, fresh)
+        sha256 = write_model(place, trainer, out_model)
     design = trainer.tables.design
     shards = trainer.tables.cut_shards(PRECISIONS[plan.precision], name_shards(design, plan.subtree))
     router = {name: torch.from_numpy(part) for name, part in list_tensors(material.routing.router).items()}
-    try:
-        write_bank(out, design, sha256, shards, material.routing.describe(), router)
-    except SafetensorError as error:
-        raise UserError(f"cannot write {out}: {error}; nothing was left behind") from None
-    write_file(out / "training.json", (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+    beside = {"training.json": (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()}
+    write_bank(out, design, sha256, shards, material.routing.describe(), router, beside)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,15 @@ from torch import Tensor, nn
 
 from probes.errors import UserError
 from workbench.memory.store import lock_folder
-from workbench.storage import fresh_folder, recover_folder, require_free, write_file
+from workbench.storage import (
+    PARTIAL,
+    discard_folder,
+    fresh_folder,
+    make_folder,
+    recover_folder,
+    require_free,
+    write_file,
+)
 
 RUN, CHECKPOINT = "run.json", "checkpoint"
 
@@ -47,13 +55,10 @@ def open_workplace(out: Path, settings: Mapping[str, Any], resume: bool) -> Iter
     Raises UserError when `out` is in use, when the work there was begun with other settings, or another process holds
     it.
     """
-    require_free(out)
     folder = out.with_name(out.name + ".part")
+    require_unmade(out, folder)
     mark = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {folder}: {error.strerror}") from None
+    make_folder(folder)
     with lock_folder(folder):
         if not resume:
             clear_folder(folder)
@@ -63,7 +68,7 @@ def open_workplace(out: Path, settings: Mapping[str, Any], resume: bool) -> Iter
                     f"{folder} was begun with another model, corpus or options: give the same to go on, --no-resume to "
                     "begin anew, or another --out"
                 )
-        elif any(path.name != ".lock" for path in folder.iterdir()):
+        elif any(path.name != ".lock" and not PARTIAL.fullmatch(path.name) for path in folder.iterdir()):
             raise UserError(f"{folder} holds something else than a training of ours: choose another --out")
         write_file(folder / RUN, json.dumps({"settings": mark}).encode())
         for leftover in folder.glob(f".{CHECKPOINT}.*"):
@@ -75,14 +80,25 @@ def open_workplace(out: Path, settings: Mapping[str, Any], resume: bool) -> Iter
             if not any(path.is_dir() for path in folder.iterdir()):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-    shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            discard_folder(folder)
+
+
+def require_unmade(out: Path, work: Path) -> None:
+    """Raise UserError when what is to be made is there, naming the work folder that a stop at the very end left."""
+    try:
+        require_free(out)
+    except UserError as error:
+        more = f"; {work} beside it is the work of a training that was stopped" if work.is_dir() else ""
+        raise UserError(f"{error}{more}") from None
 
 
 def clear_folder(folder: Path) -> None:
     """Remove an earlier training's work. Raises UserError when the folder holds something else."""
     if not (folder / RUN).is_file():
         return
-    for path in folder.iterdir():
+    # What says that the rest is ours goes last: a stop leaves nothing that looks like somebody else's.
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == RUN):
         if path.is_dir():
             shutil.rmtree(path)
         elif path.name != ".lock":

@@ -1,0 +1,65 @@
+"""Every long command killed a few times, at random moments and before changes of the disk; `benchmarks/crashes.py`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from probes.errors import UserError
+from workbench.documents import name_marks, read_tables
+from workbench.storage import discard_folder, remove_leftovers
+from workbench.training.checkpoints import open_workplace
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.timeout(600)
+def test_nothing_is_lost_or_half_written_after_kills(tmp_path: Path) -> None:
+    first, last = name_marks("crashes")
+    document = tmp_path / "document.md"
+    document.write_text(f"before\n\n{first}\n{last}\n")
+    arguments = ["-m", "benchmarks.crashes", "--kills", "3", "--seed", "5", "--into", str(document)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    # Of its own, for a fork of a process with threads may wait for ever.
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [line.strip("|").split("|") for line in read_tables(document, "crashes").splitlines()[2:]]
+    assert len(rows) == 9 and all(row[1].strip() == "3" and row[-1].strip() == "0" for row in rows)
+
+
+def test_a_training_stopped_before_its_first_word_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "out.part").mkdir()
+    (tmp_path / "out.part" / ".run.json.partial-abcd1234").write_text("{")
+    with open_workplace(tmp_path / "out", {"rows": 1}, True) as place:
+        assert place.folder.is_dir()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_result_that_is_there_names_the_work_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("whole")
+    (tmp_path / "out.part").mkdir()
+    with (
+        pytest.raises(UserError, match=r"out exists already.*out\.part beside it is the work"),
+        open_workplace(tmp_path / "out", {}, True),
+    ):
+        pass
+
+
+def test_a_folder_is_gone_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "file").write_text("1")
+
+    def stop(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("workbench.storage.shutil.rmtree", stop)
+        with pytest.raises(KeyboardInterrupt):
+            discard_folder(tmp_path / "runs")
+    (left,) = tmp_path.iterdir()
+    os.utime(left, (0, 0))
+    assert remove_leftovers(tmp_path, "runs") == [left.name] and not list(tmp_path.iterdir())
