@@ -9,18 +9,19 @@ Each case is what `crashes.py` kills, and every other writer of ours. Four kinds
 - read-only: that file system, read-only (root alone).
 
 After every refusal: exit code 2 and one line, no traceback; nothing half-written is left or listed, and what was there
-before has the same bytes. At last an undisturbed life ends as one that was never refused. Columns with a dash were not
-possible here. Exit code 1 with any fault. `--into docs/reliability.md` puts the table there.
+before has the same bytes. At last an undisturbed life ends as one that was never refused. A dash: not
+possible here, or it needs no room. Exit code 1 with any fault. `--into docs/reliability.md` puts the table there.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -32,7 +33,6 @@ from probes.errors import UserError
 from workbench.documents import place_tables, render_table
 
 DISK_MEGABYTES = 24
-KINDS = ("full", "file size", "full tmpfs", "read-only")
 
 
 def call(work: Callable[[], object]) -> Callable[[], int]:
@@ -62,7 +62,9 @@ def save_measurement() -> None:
     from workbench.measurements import Measurement
     from workbench.measurements import save_measurement as save
 
-    save(Measurement("lens", {"layers": [1, 2]}, "memory-circuits lens", {"name": "m", "sha256": "0"}), Path("m/a.json"))
+    save(
+        Measurement("lens", {"layers": [1, 2]}, "memory-circuits lens", {"name": "m", "sha256": "0"}), Path("m/a.json")
+    )
 
 
 def save_curve() -> None:
@@ -70,7 +72,7 @@ def save_curve() -> None:
     from workbench.size_curves import SizeCurve
     from workbench.size_curves import save_curve as save
 
-    save(Path(TARGET), SizeCurve("logits", (1, 2), (0.1, 0.2), (0.0, 0.0), (0.0, 0.0), (0.1, 0.1)))
+    save(Path(TARGET), SizeCurve((1, 2), (0.1, 0.2), (0.0, 0.0), (0.0, 0.0), (0.1, 0.1), 2, 0))
 
 
 def save_checkpoint() -> None:
@@ -93,10 +95,10 @@ def delete_run() -> None:
 def list_writers(inputs: Path) -> list[Case]:
     """All that writes and is not in `list_cases`."""
     delete = ("memory", "delete", MEMORIES, "--document", "0.txt", "--document", "7.txt", "--compact")
-    compress = command("memory", "compress", MEMORIES, "--out", "small", "--code", "Residual2x2")
+    compress = command("memory", "compress", MEMORIES, "--out", "small", "--code", "PQ2x2")
     kept = command("import", str(inputs / "circuit.json"), "--out", "kept/circuit.json")
     draw = command("figure", "circuit", TARGET, "--out", "paper/figure.svg")
-    ledger = command("ledger", "--fact", "capital/France", "--run", TARGET)
+    ledger = command("ledger", "--run", TARGET)
     quality = command("quality", TARGET, "--part", "curves", "--draws", "2")
     pages = [save_view, save_measurement, save_curve]
     mades = [TARGET, "m", TARGET]
@@ -116,7 +118,7 @@ def list_writers(inputs: Path) -> list[Case]:
     ]
 
 
-@contextmanager
+@contextlib.contextmanager
 def mount(folder: Path) -> Iterator[Path | None]:
     """A small file system of its own in a folder; None where this process may not mount one."""
     folder.mkdir()
@@ -136,10 +138,10 @@ def run_mount(*arguments: str) -> bool:
         return False
 
 
-def judge(trial: Trial, code: int, refused: bool) -> None:
-    """Note what is wrong after a life on a disk that refuses. `refused`: it must have come to that."""
+def judge(trial: Trial, code: int) -> None:
+    """Note what is wrong after a life on a disk that refuses; one that could do without must be whole."""
     said = read_output(trial.notes)
-    if code == 0 and not refused:
+    if code == 0:
         trial.end(code)
         return
     if code != 2 or "Traceback" in said or sum("memory-circuits: " in line for line in said.splitlines()) != 1:
@@ -150,16 +152,15 @@ def judge(trial: Trial, code: int, refused: bool) -> None:
 
 
 def refuse(trial: Trial, cuts: int) -> None:
-    """Refuse within Python, at changes of the disk spread over the life."""
-    for number in range(cuts):
-        place = 1 + (number * trial.changes) // cuts
-        judge(trial, trial.live(Moment(full=place)), number == 0)
+    """Refuse within Python, from random changes of the disk on."""
+    for _ in range(cuts):
+        judge(trial, trial.live(Moment(full=trial.draw.randint(1, trial.changes))))
 
 
 def limit(trial: Trial, cuts: int) -> None:
     """Refuse large files."""
     for number in range(cuts):
-        judge(trial, trial.live(Moment(most=trial.draw.randrange(trial.largest) if number else 0)), number == 0)
+        judge(trial, trial.live(Moment(most=trial.draw.randrange(trial.largest) if number else 0)))
 
 
 def fill(trial: Trial, disk: Path, cuts: int) -> None:
@@ -169,18 +170,15 @@ def fill(trial: Trial, disk: Path, cuts: int) -> None:
         write_filler(disk, room)
         code = trial.live(NEVER)
         (disk / "filler").unlink()
-        judge(trial, code, number == 0)
+        judge(trial, code)
 
 
 def write_filler(disk: Path, room: int) -> None:
     """Fill a disk but for some bytes."""
-    with (disk / "filler").open("wb") as file:
-        try:
-            while True:
-                file.write(b"\0" * 65536)
-                file.flush()
-        except OSError:
-            file.truncate(max(file.seek(0, 2) - room, 0))
+    with (disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"\0" * 65536):
+            pass
+    os.truncate(disk / "filler", max((disk / "filler").stat().st_size - room, 0))
 
 
 def forbid(trial: Trial, disk: Path) -> None:
@@ -188,33 +186,29 @@ def forbid(trial: Trial, disk: Path) -> None:
     if run_mount("-o", "remount,ro", str(disk)):
         code = trial.live(NEVER)
         run_mount("-o", "remount,rw", str(disk))
-        judge(trial, code, True)
+        judge(trial, code)
 
 
 def try_case(case: Case, inputs: Path, root: Path, disk: Path | None, cuts: int, seed: int) -> dict[str, object]:
     """All kinds of refusal of one case; the row of the table."""
+    place = root if disk is None else disk
+    trial = open_trial(case, inputs, place, seed)
     row: dict[str, object] = {"what writes": case.name}
-    faults = 0
-    for kind in KINDS:
-        place = disk if kind in ("full tmpfs", "read-only") else root
-        if place is None:
-            row[kind] = "-"
-            continue
-        trial = open_trial(case, inputs, place, seed)
-        if kind == "full":
-            refuse(trial, cuts)
-        elif kind == "file size":
-            limit(trial, cuts)
-        elif kind == "full tmpfs":
-            fill(trial, place, cuts)
-        else:
-            forbid(trial, place)
-        trial.clear()
-        trial.end(trial.live(NEVER))
-        trial.tell_faults()
-        faults += len(trial.faults)
-        row[kind] = trial.cut
-    return row | {"faults": faults}
+    ways: dict[str, Callable[[], None]] = {
+        "full": lambda: refuse(trial, cuts),
+        "file size": lambda: limit(trial, cuts),
+        "full tmpfs": lambda: fill(trial, place, cuts),
+        "read-only": lambda: forbid(trial, place),
+    }
+    for kind, cut in ways.items():
+        before = trial.cut
+        if disk is not None or kind in ("full", "file size"):
+            cut()
+        row[kind] = trial.cut - before or "-"
+    trial.clear()
+    trial.end(trial.live(NEVER))
+    trial.tell_faults()
+    return row | {"faults": len(trial.faults)}
 
 
 def main() -> int:

@@ -108,42 +108,78 @@ def run_child(work: Callable[[], int], folder: Path, notes: Path, moment: Moment
     In the folder `notes` it leaves what it printed (`output.txt`), how many changes it made, and what it imported.
     Raises RuntimeError when it hangs.
     """
+    source, sink = os.pipe()
+    os.set_blocking(source, False)
     with warnings.catch_warnings():
         # The child only ever goes on in this one thread.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
-        os._exit(work_in(folder, notes, work, moment))
+        code = 71
+        try:
+            code = work_in(folder, notes, work, moment, sink)
+        finally:
+            # Never back into the parent's code, whatever happens.
+            os._exit(code)
+    os.close(sink)
+    drain = Drain(source)
+    try:
+        code = wait_for(child, moment, drain)
+    finally:
+        (notes / "output.txt").write_bytes(drain.read())
+        os.close(source)
+    if moment.seconds is None and code == KILLED and moment.change is None:
+        raise RuntimeError(f"killed by somebody else, or after {PATIENCE} s: {read_output(notes)[-400:]}")
+    return code
+
+
+class Drain:
+    """What a child says, read from a pipe as it comes: a limit on its files is none on that."""
+
+    def __init__(self, source: int) -> None:
+        self._source = source
+        self._pieces: list[bytes] = []
+
+    def read(self) -> bytes:
+        """All that was said so far."""
+        with contextlib.suppress(OSError):
+            while piece := os.read(self._source, 65536):
+                self._pieces.append(piece)
+        return b"".join(self._pieces)
+
+
+def wait_for(child: int, moment: Moment, drain: Drain) -> int:
+    """Exit code of a child, which is killed at its moment, or when it hangs."""
     until = time.monotonic() + (PATIENCE if moment.seconds is None else moment.seconds)
     while time.monotonic() < until:
+        drain.read()
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.001)
     os.kill(child, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if moment.seconds is None:
-        raise RuntimeError(f"the command hangs: {read_output(notes)[-400:]}")
-    return code
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def work_in(folder: Path, notes: Path, work: Callable[[], int], moment: Moment) -> int:
+def work_in(folder: Path, notes: Path, work: Callable[[], int], moment: Moment, sink: int) -> int:
     """The child's life; its exit code, 70 for an error that no command may raise."""
     os.chdir(folder)
-    with (notes / "output.txt").open("w") as output, contextlib.redirect_stdout(output):
-        os.dup2(output.fileno(), 2)
-        write_count = count_changes(moment, notes / "changes.txt")
-        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-        if moment.most is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (moment.most, unlimited[1]))
-        code = 70
-        try:
-            code = work()
-        except BaseException:
-            traceback.print_exc()
-        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-        write_count()
-        (notes / "modules.txt").write_text("\n".join(sys.modules))
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
+    write_count = count_changes(moment, notes / "changes.txt")
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if moment.most is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (moment.most, unlimited[1]))
+    code = 70
+    try:
+        code = work()
+    except BaseException:
+        traceback.print_exc()
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    write_count()
+    (notes / "modules.txt").write_text("\n".join(sys.modules))
+    sys.stdout.flush()
     return code
 
 

@@ -309,9 +309,19 @@ def load_model(
 
 
 def share_weights(model: Model) -> dict[str, Tensor]:
-    """Move a model's weights on the CPU into memory that other processes can map; gives them by name."""
+    """Move a model's weights on the CPU into memory that other processes can map; gives them by name.
+
+    Raises UserError when the system has no room for them there.
+    """
     parameters = dict(model.bridge.original_model.named_parameters())
-    return {name: parameter.data.share_memory_() for name, parameter in parameters.items()}
+    try:
+        return {name: parameter.data.share_memory_() for name, parameter in parameters.items()}
+    except RuntimeError as error:
+        line = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"the weights cannot be shared between processes ({line}): give one process, or more shared memory "
+            "(/dev/shm)"
+        ) from error
 
 
 def choose_device(device: str) -> str:

@@ -106,12 +106,12 @@ def gather_processes(order: Order, processes: int, tick: Tick = quiet) -> Iterat
     """Workers in this process (one) or in several. Raises UserError for what cannot be loaded."""
     with keep_threads():
         first = Worker(order, None, tick)
-        from probes.models import share_weights
-
-        weights = share_weights(first.engine.model) if first.engine.model.device.type == "cpu" else None
         if processes == 1:
             yield Crew(first.describe(), lambda jobs: map(first.measure, jobs))
             return
+        from probes.models import share_weights
+
+        weights = share_weights(first.engine.model) if first.engine.model.device.type == "cpu" else None
         source, devices = first.describe(), list_devices(str(first.engine.model.device), processes)
         del first
         with open_pool(order, weights, devices) as pool:
