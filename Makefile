@@ -16,7 +16,7 @@ APP := $(VENV)/app-$(SUM)
 TEST := $(VENV)/test-$(SUM)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: app test test-all check format docs screenshots site clean help
+.PHONY: app test test-all check format docs screenshots site sbom clean help
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -47,6 +47,13 @@ screenshots: $(TEST) ## write the documentation's screenshots from the running a
 
 site: $(TEST) ## build the documentation site into docs/_build; every warning is an error
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build
+
+sbom: ## write the bill of materials of the pinned environment, dist/sbom.json (CycloneDX); audit it where there is a network
+	@$(BIN)/cyclonedx-py --version >/dev/null 2>&1 || $(INSTALL) '.[audit]'
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py requirements constraints.txt --output-format JSON --output-reproducible --output-file dist/sbom.json
+	@$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off --timeout 10 \
+	  || echo "pip-audit found something, or could not reach its data: read what stands above"
 
 clean: ## remove the environment and caches; runs stay
 	rm -rf $(VENV) build dist docs/_build docs/reference *.egg-info .ruff_cache .mypy_cache

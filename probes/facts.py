@@ -56,7 +56,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[Any]:
     """Rows of a table by the ending of its name; of .jsonl any values. Raises UserError when it cannot be read so."""
     try:
         if path.suffix == ".parquet":
@@ -67,7 +67,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             return [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if path.suffix == ".csv":
             with path.open(newline="", encoding="utf-8") as file:
-                return [dict(row) for row in csv.DictReader(file)]
+                # Cells beyond the headings have no name.
+                return [{name: row[name] for name in row if name is not None} for row in csv.DictReader(file)]
     except (OSError, ValueError, KeyError, OverflowError, NotImplementedError, csv.Error) as error:
         line = " ".join(str(error).split())[:200]
         raise UserError(f"cannot read the table {path}: {line}") from None

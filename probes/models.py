@@ -252,6 +252,12 @@ def hash_weights(folder: Path | None, bridge: Any) -> str:
     return digest.hexdigest()
 
 
+def is_refusal(error: Exception) -> bool:
+    """Whether an error is one of a library about a checkpoint; tokenizers raises a bare Exception."""
+    libraries = ("huggingface_hub", "transformers", "tokenizers")
+    return isinstance(error, BOOT_ERRORS) or type(error) is Exception or type(error).__module__.startswith(libraries)
+
+
 def boot(name: str, folder: Path | None, options: dict[str, Any]) -> Any:
     """TransformerBridge of a checkpoint. Raises UserError for what a person can mend."""
     quieten_libraries()
@@ -263,7 +269,9 @@ def boot(name: str, folder: Path | None, options: dict[str, Any]) -> Any:
             return TransformerBridge.boot_transformers(str(folder) if folder else name, **options)
     except (MemoryError, torch.cuda.OutOfMemoryError) as error:
         raise UserError(f"{name} does not fit into memory: try --dtype bfloat16 or --device-map auto") from error
-    except BOOT_ERRORS as error:
+    except Exception as error:
+        if not is_refusal(error):
+            raise
         line = " ".join(str(error).split())[:300]
         raise UserError(f"cannot load {name}: {type(error).__name__}: {line}") from error
 
