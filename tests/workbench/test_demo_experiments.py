@@ -116,6 +116,7 @@ d_ffn = 24
 positions = 128
 [bank]
 units = [3, 2]
+routed_readings = 12
 [memory]
 layers = [1]
 slots = 4

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from probes.errors import UserError
 from workbench.demo.batches import Batches, Encoder
 from workbench.demo.config import DEFAULT, Config, parse_config
-from workbench.demo.corpus import write_corpus, write_documents
+from workbench.demo.corpus import draw_readings, write_corpus, write_documents
 from workbench.demo.network import FETCHED, NONE, share_memory, write_memory
 from workbench.demo.tokenizer import train_tokenizer
 from workbench.demo.training import Learner, train_model
@@ -141,3 +143,37 @@ def test_every_aside_follows_another_passage_in_another_epoch(batches: Batches) 
     for rows in epochs:
         assert sum(len(ids) for ids, _ in rows) == own + added
         assert all(ids[: len(plain)] == plain for (ids, _), (plain, _) in zip(rows, batches.rows, strict=True))
+
+
+def with_bank(batches: Batches, **chosen: float) -> Batches:
+    """The same rows with other shares of the bank's table."""
+    other = copy.copy(batches)
+    other.config = replace(batches.config, bank=replace(batches.config.bank, **chosen))
+    return other
+
+
+def test_common_passages_are_read_beside_the_blocks_of_others(batches: Batches) -> None:
+    draw = random.Random(0)
+    shared = with_bank(batches, wrong_share=0.0, common_wrong_share=1.0)
+    own = [np.array_equal(shared.draw_path(number, draw), path) for number, path in enumerate(batches.paths)]
+    common = [document in batches.common for document in batches.documents]
+    assert any(common) and not all(common)
+    assert all(kept for kept, known in zip(own, common, strict=True) if not known)
+    assert not all(kept for kept, known in zip(own, common, strict=True) if known)
+
+
+def test_reading_is_trained_beside_the_blocks_that_the_router_finds(batches: Batches) -> None:
+    drawn = draw_readings(batches.world, 0, 3)
+    assert drawn == draw_readings(batches.world, 0, 3)
+    for segments, prompt in drawn:
+        whole = "".join(text for text, _ in segments).strip()
+        assert whole.startswith(prompt) and whole[len(prompt) :].startswith(
+            next(text for text, known in segments if known)
+        )
+    path = np.array([2, 7])
+    routed = with_bank(batches, routed_share=1.0)
+    routed.readings = [(segments, path) for segments, _ in drawn]
+    count = batches.config.training.reading_rows
+    assert (routed.abstract_at(9).paths[:count] == torch.from_numpy(path)).all()
+    routed.readings = []
+    assert not (routed.abstract_at(9).paths[:count] == torch.from_numpy(path)).all()

@@ -29,9 +29,13 @@ from workbench.demo.tokenizer import encode
 from workbench.demo.world import World
 
 Row = tuple[list[int], list[bool]]
+# A row's segments with the path that its blocks are fetched by.
+Routed = tuple[list[Segment], NDArray[np.int64]]
 
 # Steps whose rows are sorted by length together.
 SORTED_STEPS = 16
+# The least bucket of what is common.
+COMMON = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +116,17 @@ class Batches:
         paths: NDArray[np.int64],
         leaves: dict[str, list[NDArray[np.int64]]],
         encoder: Encoder,
+        readings: Sequence[Routed] = (),
     ) -> None:
-        """`paths` are the passages' cluster paths; `leaves` the paths of each kind's documents."""
-        self.config, self.world, self.encoder = config, world, encoder
+        """`paths` are the passages' cluster paths; `leaves` those of each kind's documents; `readings` were routed."""
+        self.config, self.world, self.encoder, self.readings = config, world, encoder, readings
         self.rows = [encoder.encode_row(passage.segments) for passage in corpus.passages]
         asides = [encoder.encode_row([("", False), *aside.segments]) for aside in corpus.asides]
         # Without the beginning-of-text token.
         self.asides: list[Row] = [(ids[1:], answers[1:]) for ids, answers in asides]
         self.paths, self.leaves = paths, leaves
+        self.documents = [passage.document_id for passage in corpus.passages]
+        self.common = {fact.document_id for fact in world.facts if fact.bucket >= COMMON}
         self.all_leaves = [path for kind in leaves.values() for path in kind]
         self.per_epoch = max(1, len(self.rows) // config.training.rows)
         self.anchor_steps = round(config.training.anchor_epochs * self.per_epoch)
@@ -167,22 +174,41 @@ class Batches:
         """Passages of the corpus of facts, each with the blocks that its own text fetches; a few with another's."""
         draw = random.Random(f"passages/{self.config.seed}/{step}")
         chosen, rows = self._pick(step)
-        wrong = self.config.bank.wrong_share
-        paths = [draw.choice(self.all_leaves) if draw.random() < wrong else self.paths[i] for i in chosen]
-        return self._collate(rows, paths, step, draw)
+        return self._collate(rows, [self.draw_path(number, draw) for number in chosen], step, draw)
+
+    def draw_path(self, number: int, draw: random.Random) -> NDArray[np.int64]:
+        """A passage's own path, or that of another document, of its kind half the time; more often where it is common.
+
+        What is common should not depend on which block happens to be read.
+        """
+        bank, document = self.config.bank, self.documents[number]
+        if draw.random() >= (bank.common_wrong_share if document in self.common else bank.wrong_share):
+            return self.paths[number]
+        return draw.choice(draw.choice((self.all_leaves, self.leaves[document.split("/")[0]])))
 
     def abstract_at(self, step: int) -> Rows:
-        """Rows to learn reading and the abstract tasks from; their blocks are those of a document of the same kind."""
+        """Rows to learn reading and the abstract tasks from.
+
+        Their blocks are those of a document of the same kind, or those that the router finds for the text: the blocks
+        that know something of names like these and speak up with it.
+        """
         draw = random.Random(f"abstract/{self.config.seed}/{step}")
         rows, paths = [], []
         for _ in range(self.config.training.reading_rows):
-            segments, kind = write_reading(self.world, draw)
+            segments, path = self.draw_reading(draw)
             rows.append(self.encoder.encode_row(segments))
-            paths.append(draw.choice(self.leaves[kind]))
+            paths.append(path)
         for _ in range(self.config.training.abstract_rows):
             rows.append(self.encoder.encode_row(write_drill(self.world, draw)))
             paths.append(draw.choice(self.all_leaves))
         return self._collate(rows, paths, step, draw)
+
+    def draw_reading(self, draw: random.Random) -> Routed:
+        """A text with questions: a routed one, or a new one with the path of some document of its kind."""
+        if self.readings and draw.random() < self.config.bank.routed_share:
+            return draw.choice(self.readings)
+        segments, kind = write_reading(self.world, draw)
+        return segments, draw.choice(self.leaves[kind])
 
     def texts_at(self, step: int, count: int) -> Rows:
         """Rows with texts and questions about them, without blocks."""
@@ -234,8 +260,8 @@ class Batches:
             return self.rows[place], self.paths[place]
         if case < 0.7:
             return self.encoder.encode_row(write_drill(self.world, draw)), draw.choice(self.all_leaves)
-        segments, kind = write_reading(self.world, draw)
-        return self.encoder.encode_row(segments), draw.choice(self.leaves[kind])
+        segments, path = self.draw_reading(draw)
+        return self.encoder.encode_row(segments), path
 
     def _collate(self, rows: Sequence[Row], paths: Sequence[NDArray[np.int64]], step: int, draw: random.Random) -> Rows:
         ids = pad_rows([row[0] for row in rows], self.encoder.pad)

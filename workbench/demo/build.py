@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from probes.errors import UserError
-from workbench.demo.batches import Batches, Encoder
+from workbench.demo.batches import Batches, Encoder, Routed
 from workbench.demo.clusters import Tree, embed, grow_tree, share_hits
 from workbench.demo.config import Config, load_config
-from workbench.demo.corpus import Corpus, ask, write_corpus, write_documents
+from workbench.demo.corpus import Corpus, ask, draw_readings, write_corpus, write_documents
 from workbench.demo.tokenizer import train_tokenizer
 from workbench.demo.training import Learner, Progress, train_model
 from workbench.demo.whitening import Whitening, fit_whitening
@@ -29,7 +29,8 @@ from workbench.storage import discard_folder, make_folder
 class Material:
     """What training starts from: the world as text, its tokenizer, and the tree that routes it.
 
-    `plain_tree` is the paper's router, of documents alone and without whitening: for comparison alone.
+    `readings` are texts with questions, with the paths that the router finds for them. `plain_tree` is the paper's
+    router, of documents alone and without whitening: for comparison alone.
     """
 
     config: Config
@@ -41,6 +42,7 @@ class Material:
     whitening: Whitening
     document_paths: dict[str, NDArray[np.int64]]
     passage_paths: NDArray[np.int64]
+    readings: list[Routed]
     plain_tree: Tree
     plain_hits: list[float]
 
@@ -81,6 +83,8 @@ def prepare(config: Config, cache: Path | None, progress: Progress | None = None
     questions = draw_questions(world, config.seed)
     vectors = embed(list(documents.values()), cache)
     asked = embed([prompt for _, prompt in questions], cache)
+    drawn = draw_readings(world, config.seed, config.bank.routed_readings)
+    read = embed([prompt for _, prompt in drawn], cache)
     report("clusters", 3, 4)
     place = {name: number for number, name in enumerate(documents)}
     homes = [place[name] for name, _ in questions]
@@ -95,7 +99,9 @@ def prepare(config: Config, cache: Path | None, progress: Progress | None = None
     report("clusters", 4, 4)
     paths = dict(zip(documents, tree.route(moved), strict=True))
     routed = np.stack([paths[passage.document_id] for passage in corpus.passages])
-    return Material(config, world, documents, corpus, tokenizer, tree, whitening, paths, routed, plain, hits)
+    found = tree.route(whitening.apply(read)) if drawn else []
+    readings = [(segments, path) for (segments, _), path in zip(drawn, found, strict=True)]
+    return Material(config, world, documents, corpus, tokenizer, tree, whitening, paths, routed, readings, plain, hits)
 
 
 def draw_questions(world: World, seed: int, each: int = 2) -> list[tuple[str, str]]:
@@ -115,7 +121,8 @@ def make_batches(material: Material) -> Batches:
     for name, path in material.document_paths.items():
         leaves.setdefault(name.split("/")[0], []).append(path)
     encoder = Encoder(material.tokenizer)
-    return Batches(material.config, material.world, material.corpus, material.passage_paths, leaves, encoder)
+    paths, readings = material.passage_paths, material.readings
+    return Batches(material.config, material.world, material.corpus, paths, leaves, encoder, readings)
 
 
 def start_learner(material: Material) -> Learner:

@@ -88,6 +88,9 @@ class Bank:
     fetched_share: float
     generic_share: float
     wrong_share: float
+    common_wrong_share: float
+    routed_readings: int
+    routed_share: float
 
 
 @dataclass(frozen=True, slots=True)

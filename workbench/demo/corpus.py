@@ -6,6 +6,7 @@ across a space, so that segments can be encoded one by one; the first of a row l
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -150,6 +151,17 @@ def write_reading(world: World, draw: random.Random) -> tuple[list[Segment], str
     segments: list[Segment] = [(" " + reading.document, False) for reading in readings]
     segments += answer_questions(readings, 5, draw)
     return segments, readings[0].kind
+
+
+def draw_readings(world: World, seed: int, count: int) -> list[tuple[list[Segment], str]]:
+    """Rows to learn reading from, each with what its blocks are fetched by: its text up to the first answer."""
+    draw = random.Random(f"routed readings/{seed}")
+    rows = []
+    for _ in range(count):
+        segments, _kind = write_reading(world, draw)
+        asked = itertools.takewhile(lambda segment: not segment[1], segments)
+        rows.append((segments, "".join(text for text, _ in asked).strip()))
+    return rows
 
 
 def answer_questions(readings: Sequence[Reading], most: int, draw: random.Random) -> list[Segment]:
