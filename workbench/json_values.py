@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def require(holds: bool, place: str, wanted: str) -> None:
@@ -13,7 +13,7 @@ def require(holds: bool, place: str, wanted: str) -> None:
         raise ValueError(f"{place} is not {wanted}")
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a JSON value is a number that a float holds."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False

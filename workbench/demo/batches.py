@@ -184,7 +184,8 @@ class Batches:
         bank, document = self.config.bank, self.documents[number]
         if draw.random() >= (bank.common_wrong_share if document in self.common else bank.wrong_share):
             return self.paths[number]
-        return draw.choice(draw.choice((self.all_leaves, self.leaves[document.split("/")[0]])))
+        leaves = draw.choice((self.all_leaves, self.leaves[document.split("/")[0]]))
+        return draw.choice(leaves)
 
     def abstract_at(self, step: int) -> Rows:
         """Rows to learn reading and the abstract tasks from.

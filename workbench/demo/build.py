@@ -99,7 +99,7 @@ def prepare(config: Config, cache: Path | None, progress: Progress | None = None
     report("clusters", 4, 4)
     paths = dict(zip(documents, tree.route(moved), strict=True))
     routed = np.stack([paths[passage.document_id] for passage in corpus.passages])
-    found = tree.route(whitening.apply(read)) if drawn else []
+    found = tree.route(whitening.apply(read))
     readings = [(segments, path) for (segments, _), path in zip(drawn, found, strict=True)]
     return Material(config, world, documents, corpus, tokenizer, tree, whitening, paths, routed, readings, plain, hits)
 

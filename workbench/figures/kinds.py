@@ -250,7 +250,7 @@ def figure_specificity(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure
     path = sources[0][0]
     try:
         table = read_table(path)
-        about = json.loads((table.schema.metadata or {}).get(b"memory-circuits", b"{}"))
+        about = parse_json((table.schema.metadata or {}).get(b"memory-circuits", b"{}"))
         rows = table.to_pylist()
         scene = draw_specificity(rows, wish.width)
     except (OSError, ArrowException, KeyError, ValueError) as error:
