@@ -204,7 +204,7 @@ def use_folder(folder: Path) -> None:
 def prepare_sweep(workspace: Path) -> Attempt:
     """A folder of sweeps whose parts or head are wrong, by SQL and as one table."""
     folder = write_sweep(workspace / "sweeps" / "first")
-    rows = list_rows("a", "capital", 1.0)
+    rows = list_rows("a", "capital", 1.0, "ledger")
 
     def attempt(draw: Random) -> Read:
         part = folder / "part-000001.parquet"

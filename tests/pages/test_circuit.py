@@ -222,6 +222,12 @@ def test_quality_is_measured_once_and_kept(
 
 def test_a_run_over_several_pairs_says_what_it_cannot_draw(open_page: OpenPage, runs: Path, run: Run) -> None:
     one = {**run.pair, "answer": " Oskarville Nord", "answer_ids": [17, 3], "answer_tokens": [" Oskarville", " Nord"]}
+    # The first token of such an answer is a position of its own.
+    one |= {
+        f"{side}_{part}": one[f"{side}_{part}"][:-1]
+        for side in ("clean", "counterfactual")
+        for part in ("tokens", "ids")
+    }
     first = replace(run, about={**run.about, "pairs": [one]})
     save_run(first, runs / "taught")
     app = open_page("circuit", run="taught")

@@ -42,8 +42,11 @@ def hostile(build_run: Callable[..., Run], texts: Sequence[str]) -> Run:
 
 def read_cells(data: bytes) -> list[dict[str, str]]:
     """Rows of a table, by the standard library's reader."""
-    csv.field_size_limit(1 << 20)
-    return list(csv.DictReader(io.StringIO(data.decode(), newline="")))
+    before = csv.field_size_limit(1 << 20)
+    try:
+        return list(csv.DictReader(io.StringIO(data.decode(), newline="")))
+    finally:
+        csv.field_size_limit(before)
 
 
 def undo(cell: str) -> str:

@@ -81,8 +81,6 @@ def describe_overhead(options: argparse.Namespace, engine: Engine) -> str:
 
 def show_sweep_costs(options: argparse.Namespace) -> Answer:
     """Count the passes of a sample, time a sweep of others, and put both into GPU-hours."""
-    import torch
-
     for name, some in (("facts", [options.facts]), ("sample", [options.sample]), ("gpus", options.gpus)):
         if any(not 1 <= number <= 10**9 for number in some):
             raise UserError(f"--{name} is {' '.join(map(str, some))}: give whole numbers from 1")
@@ -91,9 +89,8 @@ def show_sweep_costs(options: argparse.Namespace) -> Answer:
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"--{name} is {value}: give a number above 0")
     order = read_order(options)
-    with show_progress() as tick, keep_threads():
+    with show_progress() as tick, keep_threads(order.threads):
         engine = pipeline.open_engine(order.settings, tick)
-        torch.set_num_threads(order.threads)
         samples = draw_samples(engine.facts, options.sample)
         tick("counting passes", 0, 1)
         passes, count = count_passes(engine, order, samples[0]), len(samples[0])

@@ -63,12 +63,14 @@ class Worker:
 
 
 @contextmanager
-def keep_threads() -> Iterator[None]:
-    """Give this process its number of threads back at the end."""
+def keep_threads(chosen: int = 0) -> Iterator[None]:
+    """Give this process its number of threads back at the end; 0 chooses no other now."""
     import torch
 
     threads = torch.get_num_threads()
     try:
+        if chosen:
+            torch.set_num_threads(chosen)
         yield
     finally:
         torch.set_num_threads(threads)
@@ -106,12 +108,13 @@ def gather_processes(order: Order, processes: int, tick: Tick = quiet) -> Iterat
     """Workers in this process (one) or in several. Raises UserError for what cannot be loaded."""
     with keep_threads():
         first = Worker(order, None, tick)
+        from probes.models import share_weights
+
+        # One process too: sums depend on how weights lie in memory, and bytes must not depend on the processes.
+        weights = share_weights(first.engine.model) if first.engine.model.device.type == "cpu" else None
         if processes == 1:
             yield Crew(first.describe(), lambda jobs: map(first.measure, jobs))
             return
-        from probes.models import share_weights
-
-        weights = share_weights(first.engine.model) if first.engine.model.device.type == "cpu" else None
         source, devices = first.describe(), list_devices(str(first.engine.model.device), processes)
         del first
         with open_pool(order, weights, devices) as pool:
