@@ -119,7 +119,7 @@ def describe_entry(name: str, about: dict[str, Any], stamp: int, size: int) -> E
         pairs=len(pairs) if isinstance(pairs, list) else 0,
         **{key: spell(circuit.get(key)) for key in ("method", "ablation", "metric", "unit")},
         edges=len(edges) if isinstance(edges, list) else 0,
-        faithfulness=float(share) if is_number(share) else None,
+        faithfulness=float(share) if isinstance(share, int | float) and is_number(share) else None,
         stamp=stamp,
         size=size,
     )
