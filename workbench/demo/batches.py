@@ -183,7 +183,8 @@ class Batches:
         """
         bank, document = self.config.bank, self.documents[number]
         if draw.random() >= (bank.common_wrong_share if document in self.common else bank.wrong_share):
-            return self.paths[number]
+            own: NDArray[np.int64] = self.paths[number]
+            return own
         leaves: list[NDArray[np.int64]] = draw.choice((self.all_leaves, self.leaves[document.split("/")[0]]))
         return draw.choice(leaves)
 
