@@ -13,14 +13,13 @@ living process has it). Exit code 1 with any fault. `--into docs/reliability.md`
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.killing import KILLED, NEVER, Moment
+from benchmarks.reports import declare_trials, tell_rows
 from benchmarks.trials import Trial, list_cases, open_trial, prepare
-from workbench.documents import place_tables, render_table
 
 
 def choose_moment(trial: Trial) -> Moment:
@@ -57,11 +56,8 @@ def report(trial: Trial) -> dict[str, object]:
 
 def main() -> int:
     """Print one row a command; 1 when anything was lost, damaged or taken for whole."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = declare_trials(__doc__)
     parser.add_argument("--kills", type=int, default=100, help="of each command (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", action="append", help="a command's name; may be repeated")
-    parser.add_argument("--into", metavar="FILE", help="also put the table between the markers of this document")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as temporary, prepare(Path(temporary)) as inputs:
@@ -71,11 +67,7 @@ def main() -> int:
                 kill(trial, options.kills)
                 trial.tell_faults()
                 rows.append(report(trial))
-    table = render_table(list(rows[0]), [list(map(str, row.values())) for row in rows])
-    print(table)
-    if options.into:
-        place_tables(Path(options.into), table, "crashes")
-    return 1 if any(row["faults"] for row in rows) else 0
+    return tell_rows(rows, options.into, "crashes")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ possible here, or it needs no room. Exit code 1 with any fault. `--into docs/rel
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import subprocess
@@ -27,10 +26,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.killing import NEVER, Moment, read_output
+from benchmarks.reports import declare_trials, tell_rows
 from benchmarks.trials import MEMORIES, TARGET, Case, Trial, command, list_cases, open_trial, prepare, read_files
 from benchmarks.trials import read_memories as read_bank
 from probes.errors import UserError
-from workbench.documents import place_tables, render_table
 
 DISK_MEGABYTES = 24
 
@@ -213,11 +212,8 @@ def try_case(case: Case, inputs: Path, root: Path, disk: Path | None, cuts: int,
 
 def main() -> int:
     """Print one row a writer; 1 when anything was lost, damaged, taken for whole or not said well."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = declare_trials(__doc__)
     parser.add_argument("--cuts", type=int, default=5, help="refusals of a kind (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", action="append", help="a case's name; may be repeated")
-    parser.add_argument("--into", metavar="FILE", help="also put the table between the markers of this document")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary, prepare(Path(temporary)) as inputs:
         root = Path(temporary)
@@ -228,11 +224,7 @@ def main() -> int:
                 for case in cases
                 if not options.only or case.name in options.only
             ]
-    table = render_table(list(rows[0]), [list(map(str, row.values())) for row in rows])
-    print(table)
-    if options.into:
-        place_tables(Path(options.into), table, "disks")
-    return 1 if any(row["faults"] for row in rows) else 0
+    return tell_rows(rows, options.into, "disks")
 
 
 if __name__ == "__main__":

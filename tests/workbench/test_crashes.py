@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from probes.errors import UserError
-from workbench.documents import name_marks, read_tables
+from tests.reports import run_report
 from workbench.storage import discard_folder, remove_leftovers
 from workbench.training.checkpoints import open_workplace
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_or_half_written_after_kills(tmp_path: Path) -> None:
-    first, last = name_marks("crashes")
-    document = tmp_path / "document.md"
-    document.write_text(f"before\n\n{first}\n{last}\n")
-    arguments = ["-m", "benchmarks.crashes", "--kills", "3", "--seed", "5", "--into", str(document)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    # Of its own, for a fork of a process with threads may wait for ever.
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    rows = [line.strip("|").split("|") for line in read_tables(document, "crashes").splitlines()[2:]]
-    assert len(rows) == 9 and all(row[1].strip() == "3" and row[-1].strip() == "0" for row in rows)
+    rows = run_report(tmp_path, "crashes", "--kills", "3", "--seed", "5")
+    assert len(rows) == 9 and all(row[1] == "3" and row[-1] == "0" for row in rows)
 
 
 def test_a_training_stopped_before_its_first_word_begins_anew(tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,27 +14,18 @@ import torch
 from probes.errors import UserError
 from probes.models import share_weights
 from tests.checkpoints import load_shape
+from tests.reports import run_report
 from workbench import cli
 from workbench.commands.command import Answer
-from workbench.documents import name_marks, read_tables
 from workbench.memory.indexes import write_sorted
 from workbench.storage import fresh_folder, make_folder, write_file, write_folder
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(600)
 def test_every_writer_says_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     """Full disks, files that may not grow, and, where a file system may be mounted, a full and a read-only one."""
-    first, last = name_marks("disks")
-    document = tmp_path / "document.md"
-    document.write_text(f"{first}\n{last}\n")
-    arguments = ["-m", "benchmarks.disks", "--cuts", "1", "--seed", "3", "--into", str(document)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    rows = [line.strip("|").split("|") for line in read_tables(document, "disks").splitlines()[2:]]
-    assert len(rows) == 20 and all(row[-1].strip() == "0" for row in rows)
+    rows = run_report(tmp_path, "disks", "--cuts", "1", "--seed", "3")
+    assert len(rows) == 20 and all(row[-1] == "0" for row in rows)
 
 
 @pytest.fixture
