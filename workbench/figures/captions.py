@@ -6,8 +6,9 @@ from typing import Any
 
 from circuits.circuit import Circuit
 from workbench.circuit_files import Traced
+from workbench.ledgers.table import Ledger
 from workbench.settings import ABLATIONS, METHODS, METRICS
-from workbench.views.text import show_line
+from workbench.views.text import show_line, show_token
 
 # Digits of a hash that a caption shows.
 DIGITS = 12
@@ -105,3 +106,16 @@ def caption_specificity(about: dict[str, Any], components: int, command: str) ->
         f"Table by: {show_line(str(about['command']))}" if about.get("command") else "",
     )
     return " ".join(filter(None, words))
+
+
+def caption_ledger(ledger: Ledger, about: dict[str, Any], command: str) -> str:
+    """Caption of one ledger; `about` is what its file says of model and memories."""
+    known = "" if ledger.known else f" The model says {show_token(ledger.said)} instead."
+    words = (
+        f"The margin of {show_token(ledger.answer)} divided over what brings it.{known} n = 1 question: "
+        f"{show_line(ledger.prompt)}. Method: {ledger.method}; ablation: explicit memories that are off: "
+        f"{ledger.removal}; metric: {ledger.metric}, in {ledger.unit}; positive helps the answer.",
+        name_hashes(about | {"memories": name_memories(about)}),
+        f"Drawn by: {command}",
+    )
+    return " ".join(words)

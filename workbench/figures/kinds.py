@@ -18,17 +18,17 @@ from workbench.figures.axes import COLUMNS
 from workbench.figures.captions import (
     LENS,
     RECORDED,
+    caption_ledger,
     caption_specificity,
     describe_circuit,
     name_hashes,
-    name_memories,
     write_caption,
 )
 from workbench.figures.scene import Scene, shrink
 from workbench.figures.themes import THEMES, Theme, recolour
 from workbench.runs import Run
 from workbench.views.drawing import View
-from workbench.views.text import show_line, show_token
+from workbench.views.text import show_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +213,7 @@ def figure_ledger(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
         raise UserError(f"{path} has no ledger of {wish.fact[:80]!r}")
     ledger = ledgers[0]
     about = parse_json(path.read_bytes())
-    known = "" if ledger.known else f" The model says {show_token(ledger.said)} instead."
-    words = (
-        f"The margin of {show_token(ledger.answer)} divided over what brings it.{known} n = 1 question: "
-        f"{show_line(ledger.prompt)}. Method: {ledger.method}; ablation: explicit memories that are off: "
-        f"{ledger.removal}; metric: {ledger.metric}, in {ledger.unit}; positive helps the answer.",
-        name_hashes(about | {"memories": name_memories(about)}),
-        f"Drawn by: {wish.command}",
-    )
-    return Figure(draw_waterfall(ledger, wish.width), " ".join(words))
+    return Figure(draw_waterfall(ledger, wish.width), caption_ledger(ledger, about, wish.command))
 
 
 def figure_faithfulness(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
