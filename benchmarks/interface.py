@@ -95,7 +95,13 @@ def describe(edges: int) -> dict[str, Any]:
         "summed": False,
         "selection": {"name": "top-n"},
         "conditions": [],
-        "faithfulness": {"normalised": 0.5, "unit": "logits"},
+        "faithfulness": {
+            "metric_whole": 1.0,
+            "metric_empty": 0.0,
+            "metric_circuit": 0.5,
+            "normalised": 0.5,
+            "unit": "logits",
+        },
         "versions": {},
         "command": "",
     }
