@@ -16,7 +16,7 @@ APP := $(VENV)/app-$(SUM)
 TEST := $(VENV)/test-$(SUM)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: app test test-all check format docs screenshots site sbom clean help
+.PHONY: app test test-all check format docs screenshots site sbom viewers clean help
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -47,6 +47,9 @@ screenshots: $(TEST) ## write the documentation's screenshots from the running a
 
 site: $(TEST) ## build the documentation site into docs/_build; every warning is an error
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build
+
+viewers: $(TEST) ## fetch other projects' viewers from PyPI and npm into cache/viewers, for the tests that open exports in them
+	PYTHONPATH=. $(BIN)/python -m tests.browser.viewers
 
 sbom: ## write the bill of materials of the pinned environment, dist/sbom.json (CycloneDX); audit it where there is a network
 	@$(BIN)/cyclonedx-py --version >/dev/null 2>&1 || $(INSTALL) '.[audit]'

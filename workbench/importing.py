@@ -11,14 +11,14 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 from circuits.circuit import Circuit, Edge, Move, build_node
 from circuits.graph import Plan, can_see, check_plan, parse_component
 from probes.errors import UserError
 from workbench.circuit_files import CircuitFile
 from workbench.exports_json import FORMAT, parse_document, read_json
-from workbench.formats.attribution_graph import OWN, dump
+from workbench.formats.attribution_graph import LESS, OWN, dump
 
 NOT_STATED = "not stated"
 # More layers than any model has; a picture has a row for each.
@@ -61,10 +61,13 @@ def read_circuit(data: bytes, query: str = "") -> Imported:
 
 
 def parse_query(query: str) -> dict[str, Any]:
-    """Pins and supernodes of a viewer's address or its query string. Raises UserError for one that has neither."""
+    """Pins and supernodes of a viewer's address or its query string, whose escapes the viewer undoes twice.
+
+    Raises UserError for one that has neither.
+    """
     found = parse_qs(query.split("#")[0].rpartition("?")[2])
     try:
-        groups = json.loads(found.get("supernodes", ["[]"])[0])
+        groups = json.loads(unquote(found.get("supernodes", ["[]"])[0]))
     except ValueError:
         groups = None
     if not ({"pinnedIds", "supernodes"} & found.keys()) or not isinstance(groups, list):
@@ -181,13 +184,14 @@ def name_features(document: dict[str, Any], positions: int) -> tuple[dict[str, s
 
 
 def read_marks(document: dict[str, Any], names: dict[str, str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
-    """Pinned nodes and supernodes by our ids."""
+    """Pinned nodes and supernodes by our ids; members of supernodes, which a viewer must pin to show, are no pins."""
     marks = document.get("qParams")
     marks = marks if isinstance(marks, dict) else {}
     pins, lists = (found if isinstance(found := marks.get(key), list) else [] for key in ("pinnedIds", "supernodes"))
-    pinned = [names[str(name)] for name in pins if str(name) in names]
+    members = {str(name) for group in lists if isinstance(group, list) for name in group[1:]}
+    pinned = [names[str(name)] for name in pins if str(name) in names and str(name) not in members]
     groups = {
-        str(group[0]): [names[str(name)] for name in group[1:] if str(name) in names]
+        str(group[0]).replace(LESS, "<"): [names[str(name)] for name in group[1:] if str(name) in names]
         for group in lists
         if isinstance(group, list) and group
     }

@@ -159,7 +159,7 @@ def make_transcoder_graph() -> dict[str, Any]:
              ("0_8_0", "0_1_1", -0.5), ("0_1_1", "3_9_1", 4.0), ("E_6_1", "3_9_1", 0.25),
              ("1_3_1", "3_9_1", 7.0)]  # fmt: skip
     metadata = {"slug": "s", "scan": "gemma-2-2b", "prompt_tokens": ["The", " capital"], "prompt": "The capital"}
-    marks = {"pinnedIds": ["0_7_0", "gone"], "supernodes": [["capital", "0_7_0", "0_1_1"]]}
+    marks = {"pinnedIds": ["0_7_0", "E_6_1", "gone"], "supernodes": [["capital", "0_7_0", "0_1_1"]]}
     pairs = [{"source": source, "target": target, "weight": weight} for source, target, weight in links]
     return {"metadata": metadata | {"node_threshold": None}, "qParams": marks, "nodes": nodes, "links": pairs}
 
@@ -173,7 +173,7 @@ def test_features_of_transcoders_are_added_up_to_their_ffn_and_the_rest_is_named
         ("m0@0", "m1@1"): 1.5,
         ("embed@1", "logits@1"): 0.25,
     }
-    assert (found.pinned, found.groups) == (("m0@0",), {"capital": ["m0@0", "m1@1"]})
+    assert (found.pinned, found.groups) == (("embed@1",), {"capital": ["m0@0", "m1@1"]})
     assert found.circuit.title == "The capital → Paris"
     notes = " ".join(found.notes)
     assert "1 nodes of type lorsa" in notes and "1 links inside one layer" in notes

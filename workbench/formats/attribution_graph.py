@@ -6,6 +6,9 @@ of the metadata is null; an output's label holds `(p=...)`; no node threshold, w
 Kinds of components have indices apart from each other within a layer. Attention is a link whose weight is the score of
 its key-value head, shared out in proportion to the attention, so that links are all in the circuit's unit.
 
+circuit-tracer's viewer takes labels for HTML where the mouse points, and shows of a supernode only members that are
+pinned too: a `<` that could open a tag is written as a look-alike, and members are pinned.
+
 Our whole document travels in `metadata.generation_settings.memory_circuits`: what was exported is what is imported.
 """
 
@@ -40,12 +43,19 @@ TYPES = {
     Kind.LOGITS: "logit",
 }
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+# What HTML takes for the start of a tag, and what stands in its place: in text as good as never met.
+_TAG, LESS = re.compile(r"<(?=[A-Za-z/!?])"), "\u02c2"
 LONGEST_SLUG = 80
 
 
 def make_slug(text: str) -> str:
     """A name that file systems, addresses and Neuronpedia take."""
     return _UNSAFE.sub("-", text).strip("-.")[:LONGEST_SLUG] or "circuit"
+
+
+def disarm(text: str) -> str:
+    """Text on one line that a viewer may take for HTML without finding a tag in it."""
+    return _TAG.sub(LESS, show_line(text))
 
 
 def pair_numbers(first: int, second: int) -> int:
@@ -98,7 +108,7 @@ def encode_node(node: Node, run: Traced) -> dict[str, Any]:
     if kind is Kind.EMBEDDING:
         ids = [*pair["clean_ids"], *pair["answer_ids"][:-1]]
         token = ids[position] if position < len(ids) and not run.about["summed"] else position
-        label = f"Embedding {show_token(run.tokens[position])}"
+        label = disarm(f"Embedding {show_token(run.tokens[position])}")
         return {
             **shared, "node_id": f"E_{token}_{position}", "feature": position, "layer": "E",
             "jsNodeId": f"E_{token}-{position}", "clerp": label, "token_prob": 0.0, "is_target_logit": False,
@@ -108,7 +118,7 @@ def encode_node(node: Node, run: Traced) -> dict[str, Any]:
         shown = "?" if probability is None else f"{probability:.3f}"
         return {
             **shared, "node_id": f"{layer}_{token}_{position}", "feature": token, "layer": str(layer),
-            "jsNodeId": f"L_{token}-{position}", "clerp": f'Output "{show_line(pair["answer"])}" (p={shown})',
+            "jsNodeId": f"L_{token}-{position}", "clerp": f'Output "{disarm(pair["answer"])}" (p={shown})',
             "token_prob": probability or 0.0, "is_target_logit": True,
         }  # fmt: skip
     layer, index = node.component.layer, number_component(node, plan)
@@ -147,13 +157,15 @@ def encode_graph(
     names = {node: value["node_id"] for node, value in nodes.items()}
     model = run.about.get("model") or {}
     supernodes = [
-        [name, *(names[node] for node in members if node in names)] for name, members in (groups or {}).items()
+        [disarm(name), *(names[node] for node in members if node in names)] for name, members in (groups or {}).items()
     ]
+    pins = [names[node] for node in pinned if node in names]
+    pins += [node for _, *members in supernodes for node in members]
     return {
         "metadata": {
             "slug": slug,
             "scan": make_slug(str(model.get("name", "model"))),
-            "prompt_tokens": [show_line(token) for token in run.tokens],
+            "prompt_tokens": [disarm(token) for token in run.tokens],
             "prompt": show_line(str(run.pair["clean"])),
             "transcoder_list": [],
             "info": {
@@ -167,7 +179,7 @@ def encode_graph(
             "generation_settings": {OWN: encode_document(run)},
         },
         "qParams": {
-            "pinnedIds": [names[node] for node in pinned if node in names],
+            "pinnedIds": list(dict.fromkeys(pins)),
             "supernodes": supernodes,
             "linkType": "both",
             "clickedId": "",
@@ -192,7 +204,7 @@ def encode_view(run: Traced, slug: str, view: View | None) -> dict[str, Any]:
     own = dict(state.names)
     for node, value in zip(run.circuit.nodes, graph["nodes"], strict=True):
         if node.id in own and value["feature_type"] != TYPES[Kind.LOGITS]:
-            value["clerp"] = show_line(own[node.id])
+            value["clerp"] = disarm(own[node.id])
     return graph
 
 
@@ -204,12 +216,13 @@ def write_attribution_graph(run: Traced, view: View | None = None) -> bytes:
 def write_attribution_files(run: Traced, stem: str, view: View | None = None) -> dict[str, bytes]:
     """The graph, the `graph-metadata.json` that the local viewer lists graphs from, and the query that opens it.
 
-    The local viewer takes pins from the file and supernodes from the address alone.
+    The local viewer takes pins from the file and supernodes from the address alone, whose escapes it undoes twice.
     """
     slug = make_slug(stem)
     graph = encode_view(run, slug, view)
     pins, groups = graph["qParams"]["pinnedIds"], graph["qParams"]["supernodes"]
-    query = f"?slug={quote(slug)}&pinnedIds={quote(','.join(pins))}&supernodes={quote(json.dumps(groups))}"
+    spelled = quote(json.dumps(groups).replace("%", "%25"))
+    query = f"?slug={quote(slug)}&pinnedIds={quote(','.join(pins))}&supernodes={spelled}"
     return {
         f"{slug}.json": dump(graph),
         "graph-metadata.json": dump({"graphs": [graph["metadata"]]}),
