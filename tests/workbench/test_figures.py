@@ -209,7 +209,8 @@ def test_the_caption_says_what_a_reader_needs(
     document = json.loads(capsys.readouterr().out)
     caption = (tmp_path / "c.svg.caption.txt").read_text().strip()
     assert caption == document["caption"]
-    for needed in ("9 strongest of 30", "n = 1 prompt pair", "Method: EAP", "ablation: Counterfactual", "in logits",
+    for needed in ("9 strongest of 30", "Faithfulness of all 30 edges: 0.870",
+                   "n = 1 prompt pair", "Method: EAP", "ablation: Counterfactual", "in logits",
                    "sha256 000000000000", "sha256 111111111111", "sha256 222222222222",
                    "memory-circuits figure circuit", "--edges 9",
                    "memory-circuits trace --fact norland-capital"):  # fmt: skip

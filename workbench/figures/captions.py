@@ -48,14 +48,14 @@ def name_hash(about: dict[str, Any]) -> str:
     return f" (sha256 {str(about['sha256'])[:DIGITS]})" if about.get("sha256") else ""
 
 
-def name_faithfulness(about: dict[str, Any]) -> str:
-    """Normalised faithfulness beside random circuits; empty where it was not measured."""
+def name_faithfulness(about: dict[str, Any], of: str = "") -> str:
+    """Normalised faithfulness, of all the circuit's edges, beside random circuits; empty where it was not measured."""
     value = about.get("faithfulness") or {}
     if "normalised" not in value:
         return ""
     random = value.get("random") or {}
-    beside = f"; {random['n']} random circuits of that size: {random['mean']:.3f}" if random.get("n") else ""
-    return f"Faithfulness {value['normalised']:.3f} (1: the whole model){beside}."
+    beside = f"; {random['n']} random circuits of that size: {random['mean']:z.3f}" if random.get("n") else ""
+    return f"Faithfulness{of} {value['normalised']:z.3f} (1: the whole model){beside}."
 
 
 def write_caption(what: str, source: Traced, command: str, measured: str = "") -> str:
@@ -83,7 +83,9 @@ def describe_circuit(source: Traced, shown: int) -> str:
         (
             f"A circuit: its {shown} strongest of {len(circuit.edges)} edges ({circuit.total} in the whole graph), one "
             "of many possible. Lines grow with the square root of the score.",
-            name_faithfulness(source.about),
+            name_faithfulness(
+                source.about, f" of all {len(circuit.edges)} edges:" if shown < len(circuit.edges) else ""
+            ),
         )
     ).strip()
 
