@@ -54,8 +54,8 @@ function reconcile(layer, items, name, draw) {
 }
 
 function drawWorld(world, graph) {
-  if (!world.firstChild) for (let layer = 0; layer < 4; layer += 1) world.append(make('g'));
-  const [bands, lines, nodes, texts] = world.children;
+  if (!world.firstChild) for (const name of ['bands', 'lines', 'lit', 'nodes', 'texts']) world.append(make('g', { class: name }));
+  const [bands, lines, , nodes, texts] = world.children;
   reconcile(bands, graph.bands, String, ([x, y, width, height, fill]) => make('rect', { x, y, width, height, fill }));
   reconcile(lines, graph.lines, (line) => `${line.a} ${line.b} ${line.r}`, drawLine);
   reconcile(nodes, graph.nodes, (node) => node.id, drawNode);
@@ -102,7 +102,8 @@ const KEYS = [['Arrow keys', 'to the next node'], ['Home, End', 'to the first an
   ['Escape', 'close what is open']];
 const LETTERS = { p: 'pin', g: 'group', u: 'split', r: 'rename', n: 'annotate', h: 'hide', o: 'isolate' };
 const QUESTIONS = { group: ['Name of the supernode', 60], rename: ['Name', 60], annotate: ['Note', 500] };
-const MOST_FOUND = 8;
+// Below so many screen pixels to one of the picture's own no dash is drawn.
+const MOST_FOUND = 8, FAR = 0.3;
 
 function writeKeys(region) {
   const list = document.createElement('dl');
@@ -116,7 +117,7 @@ function writeKeys(region) {
 // Lines by the nodes that they join, so that lighting up a neighbourhood touches nothing else.
 function indexLines(world) {
   const joined = new Map();
-  for (const line of world.querySelectorAll('.line')) for (const end of [line.dataset.a, line.dataset.b]) {
+  for (const line of world.querySelectorAll('.lines .line')) for (const end of [line.dataset.a, line.dataset.b]) {
     if (!joined.has(end)) joined.set(end, []);
     joined.get(end).push(line);
   }
@@ -136,7 +137,11 @@ export default function (component) {
   const box = svg.view || (svg.view = { x: 0, y: 0, width: graph.width, height: graph.height, run: '' });
   // What was done here and is yet to be taken up: the page replays entries that it has not seen.
   const log = svg.log || (svg.log = { page: Math.random().toString(36).slice(2), entries: [], last: 0 });
-  const show = () => svg.setAttribute('viewBox', `${box.x} ${box.y} ${box.width} ${box.height}`);
+  // Thousands of dashes too small to be told apart take seconds to paint.
+  const show = () => {
+    svg.setAttribute('viewBox', `${box.x} ${box.y} ${box.width} ${box.height}`);
+    svg.classList.toggle('far', (svg.clientWidth || FAR * box.width) < FAR * box.width);
+  };
   const fit = () => { Object.assign(box, { x: 0, y: 0, width: graph.width, height: graph.height }); show(); };
   const zoom = (factor, cx = box.x + box.width / 2, cy = box.y + box.height / 2) => {
     const bounded = Math.min(Math.max(box.width * factor, 120), graph.width * 3) / box.width;
@@ -186,15 +191,21 @@ export default function (component) {
   };
   mark(data.selected);
 
-  const light = (ids) => {
+  // Lit lines are drawn again above the pale layer of all: no line of thousands is painted anew.
+  const light = (ids, around = true) => {
     svg.classList.toggle('dim', ids.size > 0);
     svg.lit.forEach((element) => element.classList.remove('near'));
-    svg.lit = [];
-    const lit = (element) => { if (element) { element.classList.add('near'); svg.lit.push(element); } };
+    const found = new Set(), above = new Set();
     for (const id of ids) {
-      lit(byId.get(id));
-      for (const line of joined.get(id) || []) { lit(line); lit(byId.get(line.dataset.a)); lit(byId.get(line.dataset.b)); }
+      if (byId.has(id)) found.add(byId.get(id));
+      for (const line of (around && joined.get(id)) || []) {
+        above.add(line);
+        for (const end of [line.dataset.a, line.dataset.b]) if (byId.has(end)) found.add(byId.get(end));
+      }
     }
+    svg.lit = [...found];
+    svg.lit.forEach((element) => element.classList.add('near'));
+    world.querySelector('.lit').replaceChildren(...[...above].map((line) => line.cloneNode(true)));
   };
   const rest = () => light(new Set([...pinned].filter((id) => byId.has(id))));
   rest();
@@ -273,9 +284,8 @@ export default function (component) {
     const fits = (text) => words.every((word) => text.toLowerCase().includes(word));
     const drawn = nodes.filter((node) => fits(`${node.dataset.id} ${node.at.label} ${node.at.t}`));
     const others = (data.others || []).filter(([id, text]) => fits(`${id} ${text}`));
+    light(new Set(drawn.map((node) => node.dataset.id)), false);
     svg.classList.add('dim');
-    svg.lit.forEach((element) => element.classList.remove('near'));
-    svg.lit = [...drawn]; drawn.forEach((node) => node.classList.add('near'));
     const entries = [...drawn.map((node) => ({ id: node.dataset.id, text: node.getAttribute('aria-label') })),
       ...others.map(([id, text, why]) => ({ id, text: `${id}: ${text} (${why})` }))];
     found.replaceChildren(...entries.slice(0, MOST_FOUND).map((entry) => {
