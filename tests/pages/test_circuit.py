@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -307,13 +308,29 @@ def test_a_picture_is_sent_once_and_again_when_it_is_missed(monkeypatch: pytest.
     state: dict[str, Any] = {}
     monkeypatch.setattr(graph.st, "session_state", state)
     picture = graph.prepare(lay_out(run.circuit, run.tokens, View()))
-    assert graph.choose_picture("one", picture) is picture.data
-    assert graph.choose_picture("one", picture) is None
-    assert graph.choose_picture("two", picture) is picture.data
+    assert graph.choose_picture("one", picture) == {"graph": picture.data}
+    assert graph.choose_picture("one", picture) == {}
+    assert graph.choose_picture("two", picture) == {"graph": picture.data}
     state["one"] = {"missing": picture.sign}
-    assert graph.choose_picture("one", picture) is picture.data
+    assert graph.choose_picture("one", picture) == {"graph": picture.data}
     state["one"] = {"missing": None}
-    assert graph.choose_picture("one", replace(picture, sign="another")) is not None
+    fewer = graph.prepare(lay_out(run.circuit, run.tokens, View(edges=len(run.circuit.edges) - 1)))
+    sent = graph.choose_picture("one", fewer)
+    assert sent["base"] == picture.sign
+    assert make_changed(picture.data, sent["change"]) == fewer.data
+    assert len(json.dumps(sent)) < len(json.dumps(fewer.data))
+
+
+def make_changed(old: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """A picture's data from the one before it, as the browser's script makes it."""
+    made: dict[str, Any] = {}
+    for name, parts in change.items():
+        made[name] = parts
+        if isinstance(parts, list):
+            made[name] = []
+            for part in parts:
+                made[name] += old[name][part[0] : sum(part)] if isinstance(part, list) else [part["item"]]
+    return made
 
 
 def open_tab(app: AppTest, name: str, tab: str) -> AppTest:

@@ -36,15 +36,23 @@ function drawText([x, y, text, size, fill, anchor, angle]) {
   return label;
 }
 
+// Lists of a changed drawing are parts: `[first, count]` of the old list, or an item that it did not have.
+function change(graph, parts) {
+  const changed = {};
+  for (const name in parts) changed[name] = !Array.isArray(parts[name]) ? parts[name]
+    : parts[name].flatMap((part) => Array.isArray(part) ? graph[name].slice(part[0], part[0] + part[1]) : [part.item]);
+  return changed;
+}
+
 // What is the same as before stays in the page: one edge fewer does not build a thousand others anew.
 function reconcile(layer, items, name, draw) {
   const known = layer.kept || new Map(), kept = new Map(), wanted = [];
   for (const item of items) {
-    const text = JSON.stringify(item);
     let key = name(item);
     while (kept.has(key)) key += "'";
-    const same = known.get(key)?.text === text;
-    kept.set(key, same ? known.get(key) : { text, element: draw(item) });
+    const old = known.get(key);
+    const same = old && (old.item === item || JSON.stringify(old.item) === JSON.stringify(item));
+    kept.set(key, { item, element: same ? old.element : draw(item) });
     wanted.push(kept.get(key).element);
   }
   for (const [key, { element }] of known) if (kept.get(key)?.element !== element) element.remove();
@@ -129,10 +137,10 @@ export default function (component) {
   const frame = root.querySelector('.graph'), svg = root.querySelector('.picture'), world = root.querySelector('.world');
   const status = root.querySelector('.state'), search = root.querySelector('.search'), found = root.querySelector('.found');
   const ask = root.querySelector('.ask'), keys = root.querySelector('.keys');
-  // The drawing comes once; later only its hash does. One that never arrived is asked for.
-  const drawn = svg.dataset.sign === data.sign;
-  if (!drawn && !data.graph) component.setTriggerValue('missing', data.sign);
-  const graph = (!drawn && data.graph) || svg.graph;
+  // The drawing comes once; later only its hash does, or what changed. One that cannot be made of it is asked for.
+  const drawn = svg.dataset.sign === data.sign, follows = data.change && svg.dataset.sign === data.base;
+  if (!drawn && !data.graph && !follows) component.setTriggerValue('missing', data.sign);
+  const graph = (!drawn && (data.graph || (follows && change(svg.graph, data.change)))) || svg.graph;
   if (!graph) return () => {};
   const box = svg.view || (svg.view = { x: 0, y: 0, width: graph.width, height: graph.height, run: '' });
   // What was done here and is yet to be taken up: the page replays entries that it has not seen.
