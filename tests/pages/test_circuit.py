@@ -306,7 +306,7 @@ def act(app: AppTest, name: str, *entries: tuple[str, list[str], str], selected:
 
 def test_a_picture_is_sent_once_and_again_when_it_is_missed(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     state: dict[str, Any] = {}
-    monkeypatch.setattr(graph.st, "session_state", state)
+    monkeypatch.setattr("streamlit.session_state", state)
     picture = graph.prepare(lay_out(run.circuit, run.tokens, View()))
     assert graph.choose_picture("one", picture) == {"graph": picture.data}
     assert graph.choose_picture("one", picture) == {}
