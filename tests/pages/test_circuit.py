@@ -54,6 +54,21 @@ def test_faithfulness_says_how_it_was_measured(open_page: OpenPage, saved: str) 
         assert words in page
 
 
+@pytest.mark.parametrize("kept", ["nothing", "no random circuits"])
+def test_what_a_run_did_not_measure_is_not_shown_as_a_number(
+    open_page: OpenPage, build_run: Callable[..., Run], runs: Path, kept: str
+) -> None:
+    run = build_run()
+    measured = {key: value for key, value in run.about["faithfulness"].items() if key != "random"}
+    save_run(replace(run, about=run.about | {"faithfulness": {} if kept == "nothing" else measured}), runs / "bare")
+    app = open_page("circuit", run="bare")
+    assert not app.exception
+    assert [metric.value for metric in app.metric][:1] == ([] if kept == "nothing" else ["0.870"])
+    assert ("not measured** with the run" in texts(app)) == (kept == "nothing")
+    assert "random baseline" not in texts(app)
+    assert "One of many possible circuits" in texts(app)
+
+
 @pytest.mark.parametrize("name", ["nowhere", "../saved/norland", "/etc", "<img src=x>"])
 def test_a_run_that_is_not_listed_is_told(open_page: OpenPage, saved: str, name: str) -> None:
     app = open_page("circuit", run=name)
