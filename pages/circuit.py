@@ -92,36 +92,20 @@ def name_model(about: dict[str, Any]) -> str:
 
 
 def show_faithfulness(run: Run) -> None:
-    """How much of the model's behaviour the circuit alone keeps, beside random circuits of its size."""
+    """How much of the model's behaviour the circuit alone keeps, beside random circuits; how it was made."""
     found, circuit = run.about.get("faithfulness") or {}, run.circuit
     random, unit = found.get("random") or {}, found.get("unit", circuit.unit)
+    if found:
+        show_numbers(found, random, str(unit))
+    else:
+        st.markdown("Faithfulness of this circuit: **not measured** with the run.")
     method, ablation, metric = METHODS.get(circuit.method), ABLATIONS.get(circuit.ablation), METRICS.get(circuit.metric)
-    with st.container(horizontal=True, gap="medium"):
-        st.metric(
-            "Faithfulness, normalised",
-            show_decimals(found.get("normalised")),
-            width="content",
-            help="Metric of the circuit alone, all else ablated: 0 is everything ablated, 1 the whole model.",
-        )
-        st.metric(
-            "Random circuits of its size",
-            show_decimals(random.get("mean")),
-            width="content",
-            help=f"Mean of {plain(str(random.get('n', '?')))} circuits of as many edges drawn at random; from "
-            f"{show_decimals(random.get('low'))} to {show_decimals(random.get('high'))}.",
-        )
-        for label, key in (
-            ("Whole model", "metric_whole"),
-            ("This circuit", "metric_circuit"),
-            ("Everything ablated", "metric_empty"),
-        ):
-            st.metric(label, f"{show_decimals(found.get(key))} {plain(str(unit))}", width="content")
+    baseline = f"; random baseline n = {plain(str(random['n']))}" if random else ""
     st.caption(
         f"Method {method.label if method else plain(circuit.method)}, "
         f"{(ablation.label if ablation else plain(circuit.ablation)).lower()} ablation, metric "
         f"{(metric.label if metric else plain(circuit.metric)).lower()} in {plain(unit)}; "
-        f"{len(circuit.edges):,} of {circuit.total:,} edges; random baseline n = {plain(str(random.get('n', '?')))}. "
-        "One of many possible circuits."
+        f"{len(circuit.edges):,} of {circuit.total:,} edges{baseline}. One of many possible circuits."
     )
     whole, empty = found.get("metric_whole"), found.get("metric_empty")
     if whole is not None and empty is not None and abs(whole - empty) < 0.1 * max(abs(whole), abs(empty)):
@@ -129,6 +113,31 @@ def show_faithfulness(run: Run) -> None:
             f"Whole model and ablated model differ by only {abs(whole - empty):.3f} {plain(unit)}: the ablation hardly "
             "changes this answer, and the normalised numbers say little."
         )
+
+
+def show_numbers(found: dict[str, Any], random: dict[str, Any], unit: str) -> None:
+    """What was measured; the random circuits only where there are any."""
+    with st.container(horizontal=True, gap="medium"):
+        st.metric(
+            "Faithfulness, normalised",
+            show_decimals(found.get("normalised")),
+            width="content",
+            help="Metric of the circuit alone, all else ablated: 0 is everything ablated, 1 the whole model.",
+        )
+        if random:
+            st.metric(
+                "Random circuits of its size",
+                show_decimals(random.get("mean")),
+                width="content",
+                help=f"Mean of {plain(str(random['n']))} circuits of as many edges drawn at random; from "
+                f"{show_decimals(random.get('low'))} to {show_decimals(random.get('high'))}.",
+            )
+        for label, key in (
+            ("Whole model", "metric_whole"),
+            ("This circuit", "metric_circuit"),
+            ("Everything ablated", "metric_empty"),
+        ):
+            st.metric(label, f"{show_decimals(found.get(key))} {plain(unit)}", width="content")
 
 
 def render() -> None:

@@ -9,7 +9,14 @@ import streamlit as st
 
 from workbench.runs import Run
 from workbench.views.drawing import Drawing
-from workbench.views.graph_component import encode_attention, encode_drawing, encode_tokens, read_source, sign_data
+from workbench.views.graph_component import (
+    diff_data,
+    encode_attention,
+    encode_drawing,
+    encode_tokens,
+    read_source,
+    sign_data,
+)
 
 _graph, _tokens, _attention = map(read_source, ("graph", "tokens", "attention"))
 _mount_graph = st.components.v2.component("circuit_graph", html=_graph.html, css=_graph.css, js=_graph.js)
@@ -62,13 +69,20 @@ def prepare(drawing: Drawing) -> Picture:
     return Picture(drawing, data, sign_data(data))
 
 
-def choose_picture(key: str, picture: Picture) -> dict[str, Any] | None:
-    """The picture's data, or None when this graph was sent it before: the script still has it, or asks for it."""
-    sent: dict[str, str] = st.session_state.setdefault(SENT, {})
+def choose_picture(key: str, picture: Picture) -> dict[str, Any]:
+    """What of a picture to send to its graph: nothing, what changed since the last one, or all of it.
+
+    The script still has the last picture that the graph was sent, or asks for the whole of the present one.
+    """
+    sent: dict[str, Picture] = st.session_state.setdefault(SENT, {})
     state: Any = st.session_state.get(key) or {}
-    known = sent.get(key) == picture.sign and state.get("missing") != picture.sign
-    sent[key] = picture.sign
-    return None if known else picture.data
+    last = None if state.get("missing") == picture.sign else sent.get(key)
+    sent[key] = picture
+    if last is None:
+        return {"graph": picture.data}
+    if last.sign == picture.sign:
+        return {}
+    return {"change": diff_data(last.data, picture.data), "base": last.sign}
 
 
 def mount_graph(key: str, picture: Picture, run: str, selected: str, curated: dict[str, Any] | None = None) -> None:
@@ -82,7 +96,7 @@ def mount_graph(key: str, picture: Picture, run: str, selected: str, curated: di
     _mount_graph(
         key=key,
         data={
-            "graph": choose_picture(key, picture),
+            **choose_picture(key, picture),
             "sign": picture.sign,
             "run": run,
             "selected": selected,

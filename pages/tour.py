@@ -14,6 +14,9 @@ def lead(number: int) -> None:
     """Go to a step, on its page."""
     st.session_state["tour"] = number
     step, parameters = STEPS[number - 1], {"tour": str(number)}
+    # A step on the same page goes on with what is open there, its run and its selected node.
+    if step.page == st.session_state.get("page"):
+        parameters = st.query_params.to_dict() | parameters
     if step.with_fact:
         try:
             parameters["fact"] = pick_fact(library.read_shipped_facts())

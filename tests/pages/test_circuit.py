@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -51,6 +52,21 @@ def test_faithfulness_says_how_it_was_measured(open_page: OpenPage, saved: str) 
     page = texts(app)
     for words in ("EAP", "counterfactual ablation", "in logits", "n = 5", "One of many possible circuits"):
         assert words in page
+
+
+@pytest.mark.parametrize("kept", ["nothing", "no random circuits"])
+def test_what_a_run_did_not_measure_is_not_shown_as_a_number(
+    open_page: OpenPage, build_run: Callable[..., Run], runs: Path, kept: str
+) -> None:
+    run = build_run()
+    measured = {key: value for key, value in run.about["faithfulness"].items() if key != "random"}
+    save_run(replace(run, about=run.about | {"faithfulness": {} if kept == "nothing" else measured}), runs / "bare")
+    app = open_page("circuit", run="bare")
+    assert not app.exception
+    assert [metric.value for metric in app.metric][:1] == ([] if kept == "nothing" else ["0.870"])
+    assert ("not measured** with the run" in texts(app)) == (kept == "nothing")
+    assert "random baseline" not in texts(app)
+    assert "One of many possible circuits" in texts(app)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "../saved/norland", "/etc", "<img src=x>"])
@@ -305,15 +321,31 @@ def act(app: AppTest, name: str, *entries: tuple[str, list[str], str], selected:
 
 def test_a_picture_is_sent_once_and_again_when_it_is_missed(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     state: dict[str, Any] = {}
-    monkeypatch.setattr(graph.st, "session_state", state)
+    monkeypatch.setattr("streamlit.session_state", state)
     picture = graph.prepare(lay_out(run.circuit, run.tokens, View()))
-    assert graph.choose_picture("one", picture) is picture.data
-    assert graph.choose_picture("one", picture) is None
-    assert graph.choose_picture("two", picture) is picture.data
+    assert graph.choose_picture("one", picture) == {"graph": picture.data}
+    assert graph.choose_picture("one", picture) == {}
+    assert graph.choose_picture("two", picture) == {"graph": picture.data}
     state["one"] = {"missing": picture.sign}
-    assert graph.choose_picture("one", picture) is picture.data
+    assert graph.choose_picture("one", picture) == {"graph": picture.data}
     state["one"] = {"missing": None}
-    assert graph.choose_picture("one", replace(picture, sign="another")) is not None
+    fewer = graph.prepare(lay_out(run.circuit, run.tokens, View(edges=len(run.circuit.edges) - 1)))
+    sent = graph.choose_picture("one", fewer)
+    assert sent["base"] == picture.sign
+    assert make_changed(picture.data, sent["change"]) == fewer.data
+    assert len(json.dumps(sent)) < len(json.dumps(fewer.data))
+
+
+def make_changed(old: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """A picture's data from the one before it, as the browser's script makes it."""
+    made: dict[str, Any] = {}
+    for name, parts in change.items():
+        made[name] = parts
+        if isinstance(parts, list):
+            made[name] = []
+            for part in parts:
+                made[name] += old[name][part[0] : sum(part)] if isinstance(part, list) else [part["item"]]
+    return made
 
 
 def open_tab(app: AppTest, name: str, tab: str) -> AppTest:

@@ -36,15 +36,23 @@ function drawText([x, y, text, size, fill, anchor, angle]) {
   return label;
 }
 
+// Lists of a changed drawing are parts: `[first, count]` of the old list, or an item that it did not have.
+function change(graph, parts) {
+  const changed = {};
+  for (const name in parts) changed[name] = !Array.isArray(parts[name]) ? parts[name]
+    : parts[name].flatMap((part) => Array.isArray(part) ? graph[name].slice(part[0], part[0] + part[1]) : [part.item]);
+  return changed;
+}
+
 // What is the same as before stays in the page: one edge fewer does not build a thousand others anew.
 function reconcile(layer, items, name, draw) {
   const known = layer.kept || new Map(), kept = new Map(), wanted = [];
   for (const item of items) {
-    const text = JSON.stringify(item);
     let key = name(item);
     while (kept.has(key)) key += "'";
-    const same = known.get(key)?.text === text;
-    kept.set(key, same ? known.get(key) : { text, element: draw(item) });
+    const old = known.get(key);
+    const same = old && (old.item === item || JSON.stringify(old.item) === JSON.stringify(item));
+    kept.set(key, { item, element: same ? old.element : draw(item) });
     wanted.push(kept.get(key).element);
   }
   for (const [key, { element }] of known) if (kept.get(key)?.element !== element) element.remove();
@@ -54,8 +62,8 @@ function reconcile(layer, items, name, draw) {
 }
 
 function drawWorld(world, graph) {
-  if (!world.firstChild) for (let layer = 0; layer < 4; layer += 1) world.append(make('g'));
-  const [bands, lines, nodes, texts] = world.children;
+  if (!world.firstChild) for (const name of ['bands', 'lines', 'lit', 'nodes', 'texts']) world.append(make('g', { class: name }));
+  const [bands, lines, , nodes, texts] = world.children;
   reconcile(bands, graph.bands, String, ([x, y, width, height, fill]) => make('rect', { x, y, width, height, fill }));
   reconcile(lines, graph.lines, (line) => `${line.a} ${line.b} ${line.r}`, drawLine);
   reconcile(nodes, graph.nodes, (node) => node.id, drawNode);
@@ -102,7 +110,8 @@ const KEYS = [['Arrow keys', 'to the next node'], ['Home, End', 'to the first an
   ['Escape', 'close what is open']];
 const LETTERS = { p: 'pin', g: 'group', u: 'split', r: 'rename', n: 'annotate', h: 'hide', o: 'isolate' };
 const QUESTIONS = { group: ['Name of the supernode', 60], rename: ['Name', 60], annotate: ['Note', 500] };
-const MOST_FOUND = 8;
+// Below so many screen pixels to one of the picture's own no dash is drawn.
+const MOST_FOUND = 8, FAR = 0.3;
 
 function writeKeys(region) {
   const list = document.createElement('dl');
@@ -116,7 +125,7 @@ function writeKeys(region) {
 // Lines by the nodes that they join, so that lighting up a neighbourhood touches nothing else.
 function indexLines(world) {
   const joined = new Map();
-  for (const line of world.querySelectorAll('.line')) for (const end of [line.dataset.a, line.dataset.b]) {
+  for (const line of world.querySelectorAll('.lines .line')) for (const end of [line.dataset.a, line.dataset.b]) {
     if (!joined.has(end)) joined.set(end, []);
     joined.get(end).push(line);
   }
@@ -128,15 +137,19 @@ export default function (component) {
   const frame = root.querySelector('.graph'), svg = root.querySelector('.picture'), world = root.querySelector('.world');
   const status = root.querySelector('.state'), search = root.querySelector('.search'), found = root.querySelector('.found');
   const ask = root.querySelector('.ask'), keys = root.querySelector('.keys');
-  // The drawing comes once; later only its hash does. One that never arrived is asked for.
-  const drawn = svg.dataset.sign === data.sign;
-  if (!drawn && !data.graph) component.setTriggerValue('missing', data.sign);
-  const graph = (!drawn && data.graph) || svg.graph;
+  // The drawing comes once; later only its hash does, or what changed. One that cannot be made of it is asked for.
+  const drawn = svg.dataset.sign === data.sign, follows = data.change && svg.dataset.sign === data.base;
+  if (!drawn && !data.graph && !follows) component.setTriggerValue('missing', data.sign);
+  const graph = (!drawn && (data.graph || (follows && change(svg.graph, data.change)))) || svg.graph;
   if (!graph) return () => {};
   const box = svg.view || (svg.view = { x: 0, y: 0, width: graph.width, height: graph.height, run: '' });
   // What was done here and is yet to be taken up: the page replays entries that it has not seen.
   const log = svg.log || (svg.log = { page: Math.random().toString(36).slice(2), entries: [], last: 0 });
-  const show = () => svg.setAttribute('viewBox', `${box.x} ${box.y} ${box.width} ${box.height}`);
+  // Thousands of dashes too small to be told apart take seconds to paint.
+  const show = () => {
+    svg.setAttribute('viewBox', `${box.x} ${box.y} ${box.width} ${box.height}`);
+    svg.classList.toggle('far', (svg.clientWidth || FAR * box.width) < FAR * box.width);
+  };
   const fit = () => { Object.assign(box, { x: 0, y: 0, width: graph.width, height: graph.height }); show(); };
   const zoom = (factor, cx = box.x + box.width / 2, cy = box.y + box.height / 2) => {
     const bounded = Math.min(Math.max(box.width * factor, 120), graph.width * 3) / box.width;
@@ -186,15 +199,21 @@ export default function (component) {
   };
   mark(data.selected);
 
-  const light = (ids) => {
+  // Lit lines are drawn again above the pale layer of all: no line of thousands is painted anew.
+  const light = (ids, around = true) => {
     svg.classList.toggle('dim', ids.size > 0);
     svg.lit.forEach((element) => element.classList.remove('near'));
-    svg.lit = [];
-    const lit = (element) => { if (element) { element.classList.add('near'); svg.lit.push(element); } };
+    const found = new Set(), above = new Set();
     for (const id of ids) {
-      lit(byId.get(id));
-      for (const line of joined.get(id) || []) { lit(line); lit(byId.get(line.dataset.a)); lit(byId.get(line.dataset.b)); }
+      if (byId.has(id)) found.add(byId.get(id));
+      for (const line of (around && joined.get(id)) || []) {
+        above.add(line);
+        for (const end of [line.dataset.a, line.dataset.b]) if (byId.has(end)) found.add(byId.get(end));
+      }
     }
+    svg.lit = [...found];
+    svg.lit.forEach((element) => element.classList.add('near'));
+    world.querySelector('.lit').replaceChildren(...[...above].map((line) => line.cloneNode(true)));
   };
   const rest = () => light(new Set([...pinned].filter((id) => byId.has(id))));
   rest();
@@ -273,9 +292,8 @@ export default function (component) {
     const fits = (text) => words.every((word) => text.toLowerCase().includes(word));
     const drawn = nodes.filter((node) => fits(`${node.dataset.id} ${node.at.label} ${node.at.t}`));
     const others = (data.others || []).filter(([id, text]) => fits(`${id} ${text}`));
+    light(new Set(drawn.map((node) => node.dataset.id)), false);
     svg.classList.add('dim');
-    svg.lit.forEach((element) => element.classList.remove('near'));
-    svg.lit = [...drawn]; drawn.forEach((node) => node.classList.add('near'));
     const entries = [...drawn.map((node) => ({ id: node.dataset.id, text: node.getAttribute('aria-label') })),
       ...others.map(([id, text, why]) => ({ id, text: `${id}: ${text} (${why})` }))];
     found.replaceChildren(...entries.slice(0, MOST_FOUND).map((entry) => {

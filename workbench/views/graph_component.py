@@ -96,6 +96,29 @@ def sign_data(data: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def diff_data(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """What makes the new data of a drawing out of the old: each list as parts, all else as it is.
+
+    A part is either `[first, count]`, items of the old list that stay, or `{"item": …}`, one that it did not have.
+    """
+    return {name: diff_list(old[name], value) if isinstance(value, list) else value for name, value in new.items()}
+
+
+def diff_list(old: list[Any], new: list[Any]) -> list[Any]:
+    """Parts that make the new list out of the old one."""
+    places = {json.dumps(item): place for place, item in enumerate(old)}
+    parts: list[Any] = []
+    for item in new:
+        place = places.get(json.dumps(item))
+        if place is None:
+            parts.append({"item": item})
+        elif parts and isinstance(parts[-1], list) and sum(parts[-1]) == place:
+            parts[-1][1] += 1
+        else:
+            parts.append([place, 1])
+    return parts
+
+
 def encode_tokens(tokens: list[str], kept: dict[int, float]) -> list[dict[str, Any]]:
     """Tokens of a reference as data for the token strip: text, whether kept as a slot, attention it received (0..1)."""
     return [
