@@ -1,11 +1,11 @@
-"""Memory that loading a checkpoint takes at its peak, beside its estimate: `PYTHONPATH=. python benchmarks/loading.py`.
+"""Memory that loading a checkpoint takes at its peak, and its estimate: `PYTHONPATH=. python benchmarks/loading.py`.
 
-Random checkpoints of several shapes are written to disk in two dtypes, and each is loaded on the CPU in both, in a child
-process that has loaded another before. *Peak* is the largest memory that loading added (Linux): where the dtype stays,
-the weights remain pages of the mapped file and work needs them there, so it is the whole resident set; where it changes,
-the pages of the file are the system's to take back, so it is what the process holds for itself (pages that no file
-backs, sampled every millisecond). *Factor* is the peak over the weights' bytes as loaded, *estimate* the factor that
-`probes/memory_needs.py` tells before loading, its constant included. Exit code 1 where a peak exceeds it.
+Random checkpoints of several shapes are written to disk in two dtypes, and each is loaded on the CPU in both, in a
+child process that has loaded another before. *Peak* is the largest memory that loading added (Linux): where the dtype
+stays, the weights remain pages of the mapped file and work needs them there, so it is the whole resident set; where
+it changes, the pages of the file are the system's to take back, so it is what the process holds for itself (pages
+that no file backs, sampled every millisecond). *Factor* is the peak over the weights' bytes as loaded, *estimate* the
+factor that `probes/memory_needs.py` tells before loading, its constant included. Exit code 1 where a peak exceeds it.
 """
 
 from __future__ import annotations
