@@ -24,6 +24,7 @@ from torch import Tensor
 
 from probes.errors import UserError
 from probes.experts import Experts, read_experts
+from probes.memory_needs import require_room
 from probes.norms import Norm
 from probes.tokens import Remembered
 
@@ -289,7 +290,8 @@ def load_model(
     `device` is `auto` (CUDA where there is one, else CPU), or a torch device. No code of the checkpoint runs unless
     `trust_remote_code`. `weights` are those that another process shares (`share_weights`), which take the place of the
     model's own. Raises UserError for a missing or incomplete folder, an unknown architecture, a missing
-    tokenizer, an unknown dtype or device, and a model whose stream is not the sum that attribution needs.
+    tokenizer, an unknown dtype or device, a model that will not fit into memory (said before anything is loaded), and a
+    model whose stream is not the sum that attribution needs.
     """
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
@@ -299,6 +301,7 @@ def load_model(
         options["device_map"] = device_map
     else:
         options["device"] = choose_device(device)
+        require_room(name, folder, dtype, options["device"])
     bridge = boot(name, folder, options)
     if getattr(bridge, "tokenizer", None) is None:
         raise UserError(f"{name} came without a tokenizer: save one beside it with tokenizer.save_pretrained")

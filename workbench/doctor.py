@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from probes.errors import UserError
 from probes.facts import load_facts
+from probes.memory_limits import find_available
+from probes.memory_needs import estimate_need, tell_gibibytes
 from probes.strict_json import parse_json
 from workbench.library import find_runs, find_shipped
 
@@ -84,12 +86,24 @@ def examine_torch() -> Iterator[Finding]:
 
 
 def examine_memory() -> Finding:
-    """The machine's memory, where the system tells it."""
+    """The machine's memory, where the system tells it, what is available of it, and what the shipped model takes."""
     try:
         size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (AttributeError, ValueError, OSError):
         return Finding("memory", "ok", "this system does not tell")
-    return Finding("memory", "ok", f"{size:.0f} GiB")
+    detail = f"{size:.0f} GiB" + (
+        f", {tell_gibibytes(left)} available" if (left := find_available()) is not None else ""
+    )
+    try:
+        need = estimate_need(find_shipped() / "model", "float32")
+    except UserError:
+        need = None
+    if need is None:
+        return Finding("memory", "ok", detail)
+    detail += f"; loading the shipped model takes about {tell_gibibytes(need.peak)}"
+    if left is not None and need.peak > left:
+        return Finding("memory", "broken", detail, "end other programs, or raise the container's limit")
+    return Finding("memory", "ok", detail)
 
 
 def hash_weights(folder: Path) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from probes.errors import UserError
+from probes.memory_limits import find_available
+from probes.memory_needs import SIZES, estimate_need, explain_shortage, find_cached, tell_gibibytes
 from probes.strict_json import parse_json
 from workbench.library import find_shipped
 from workbench.places import HUB_NAME
@@ -15,6 +17,8 @@ from workbench.settings import Settings
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
 BUILT_IN = ("auto", "own", "none")
+# There where a driver of NVIDIA runs.
+GPU = Path("/dev/nvidiactl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,23 @@ def inspect_store(kind: str, choice: str, model: dict[str, Any]) -> Iterator[Not
     yield Note("ok", f"{kind}: {folder.name}")
 
 
+def inspect_room(name: str, folder: Path | None, settings: Settings) -> Iterator[Note]:
+    """Memory that loading takes, beside what is available; only where it must be the CPU's can it be in the way."""
+    need = estimate_need(folder, settings.dtype) if folder is not None and settings.dtype in SIZES else None
+    available = find_available()
+    if need is None or available is None:
+        return
+    elsewhere = settings.device_map is not None or (settings.device != "cpu" and GPU.exists())
+    if need.peak <= available or elsewhere:
+        places = f"{tell_gibibytes(available)} of memory are available" + (
+            "; a GPU's is seen then" if elsewhere else ""
+        )
+        text = f"loading takes about {tell_gibibytes(need.peak)} (from {need.source}); {places}"
+        yield Note("ok" if need.peak <= available else "unknown", text)
+    else:
+        yield Note("missing", explain_shortage(name, need.peak, available, settings.dtype, "memory"))
+
+
 def inspect_settings(settings: Settings) -> list[Note]:
     """Everything that can be said of model and memories before they are loaded."""
     notes: list[Note] = []
@@ -108,6 +129,8 @@ def inspect_settings(settings: Settings) -> list[Note]:
         for kind in ("bank", "memory"):
             if getattr(settings, kind) in ("auto", "own"):
                 notes.append(Note("unknown", f"no {kind} comes with this model: give a folder to attach one"))
+    place = folder if folder.is_dir() else find_cached(settings.model) if HUB_NAME.fullmatch(settings.model) else None
+    notes += inspect_room(settings.model, place, settings)
     config: dict[str, Any] = {}
     if (folder / "config.json").is_file():
         try:
