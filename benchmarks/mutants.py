@@ -1,0 +1,270 @@
+"""Tests of the tests: `python -m benchmarks.mutants --sample 12 --into docs/reliability-mutants.md`.
+
+Each mutant is a source file with one operator, comparison, number or condition changed (cosmic-ray's operators, drawn by a
+seed: a place first, then what is done to it). The narrow tests of that file then run in a process of their own, forked
+from one that holds the libraries but nothing of ours, in a copy of the repository. A mutant is killed when a test fails,
+the file cannot be imported, or the tests take far longer than without it; else it survives. Annotations are left alone:
+they are no behaviour. cosmic-ray comes with `pip install '.[mutants]'`; `make mutants` does both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import difflib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("benchmarks", "circuits", "docs", "pages", "probes", "tests", "workbench")
+LIBRARIES = (
+    "duckdb", "jsonschema", "networkx", "numpy", "pyarrow.parquet", "pytest", "scipy.stats",
+    "safetensors.torch", "streamlit", "tokenizers", "torch", "transformer_lens", "transformers",
+)  # fmt: skip
+# The narrow tests of each file, the quick ones first.
+LAWS, METHODS = (f"tests/circuits/test_{name}.py" for name in ("laws", "methods"))
+KINDS = "tests/circuits/test_kinds.py::test_paths_stages_and_parts_are_complete[FFN]"
+FAITHFUL, SELECTING, QUALITY = (f"tests/circuits/test_{name}.py" for name in ("faithfulness", "selection", "quality"))
+UNITS, LEDGERS, COSTS = (
+    "tests/circuits/test_units.py",
+    "tests/circuits/test_ledgers.py",
+    "tests/workbench/test_costs.py",
+)
+SEARCH, CACHE = "tests/workbench/test_memory_search.py", "tests/workbench/test_memory_cache.py"
+BANK, SLOTS, EXACT = (f"tests/probes/test_{name}.py" for name in ("bank", "slots", "memory_exactness"))
+TESTS: dict[str, tuple[str, ...]] = {
+    "circuits/agreement.py": (QUALITY,),
+    "circuits/anchors.py": (LEDGERS,),
+    "circuits/assembly.py": (SELECTING, QUALITY),
+    "circuits/attention.py": ("tests/circuits/test_attention.py",),
+    "circuits/attribution.py": (LAWS, METHODS),
+    "circuits/coalitions.py": (LEDGERS,),
+    "circuits/connectivity.py": (SELECTING, QUALITY),
+    "circuits/curves.py": (QUALITY,),
+    "circuits/effect_sizes.py": ("tests/circuits/test_effect_sizes.py",),
+    "circuits/effects.py": (KINDS, METHODS),
+    "circuits/faithfulness.py": (FAITHFUL, QUALITY),
+    "circuits/graph.py": (SELECTING, LAWS),
+    "circuits/intervals.py": ("tests/workbench/test_fidelity.py",),
+    "circuits/ledgers.py": (LEDGERS,),
+    "circuits/masking.py": (LAWS, KINDS),
+    "circuits/metrics.py": (LAWS, METHODS),
+    "circuits/optimum.py": (SELECTING,),
+    "circuits/patching.py": (LAWS, METHODS),
+    "circuits/pruning.py": (METHODS,),
+    "circuits/quality.py": (QUALITY,),
+    "circuits/relevance.py": (KINDS, METHODS),
+    "circuits/scoring.py": (FAITHFUL, METHODS),
+    "circuits/selection.py": (SELECTING,),
+    "circuits/shapley.py": ("tests/circuits/test_shapley.py", LEDGERS),
+    "circuits/stability.py": (SELECTING,),
+    "circuits/stages.py": (METHODS, KINDS),
+    "circuits/units.py": (UNITS,),
+    "probes/attachments.py": (EXACT, LAWS),
+    "probes/blocks.py": (BANK,),
+    "probes/codebooks.py": ("tests/workbench/test_compression.py",),
+    "probes/codes.py": ("tests/workbench/test_compression.py",),
+    "probes/explicit.py": (EXACT,),
+    "probes/norms.py": ("tests/probes/test_models.py",),
+    "probes/reading.py": (EXACT,),
+    "probes/slots.py": (SLOTS, EXACT),
+    "workbench/costs/blocks.py": (COSTS, BANK),
+    "workbench/costs/hierarchical.py": (COSTS,),
+    "workbench/costs/memory3.py": (COSTS,),
+    "workbench/costs/shapes.py": (COSTS,),
+    "workbench/costs/tiers.py": (COSTS,),
+    "workbench/memory/cache.py": (CACHE,),
+    "workbench/memory/chunks.py": ("tests/workbench/test_memory_commands.py",),
+    "workbench/memory/cold.py": (CACHE,),
+    "workbench/memory/overlap.py": ("tests/workbench/test_fidelity.py",),
+    "workbench/memory/retrieval.py": (SEARCH,),
+    "workbench/memory/search.py": (SEARCH,),
+}
+# Operators that need names of ours, or change nothing that a test could see.
+LEFT_OUT = ("NoOp", "Variable", "RemoveDecorator")
+SLOWER, LEAST_PATIENCE = 3.0, 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One change: where it stands in its file, cosmic-ray's operator and which of its occurrences."""
+
+    path: str
+    line: int
+    operator: str
+    occurrence: int
+    code: str
+
+    def describe(self) -> str:
+        """The changed lines, before and after."""
+        before = (ROOT / self.path).read_text(encoding="utf-8").splitlines()
+        told = difflib.unified_diff(before, self.code.splitlines(), n=0, lineterm="")
+        lines = [line for line in told if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+        return " ".join(f"{line[0]} {line[1:].strip()}" for line in lines)
+
+
+def find_annotations(source: str) -> set[int]:
+    """Lines and columns, as line * 1000 + column, that stand inside an annotation."""
+    inside: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        for name in ("annotation", "returns"):
+            part = getattr(node, name, None)
+            if isinstance(part, ast.expr):
+                assert part.end_lineno and part.end_col_offset
+                first, last = part.lineno * 1000 + part.col_offset, part.end_lineno * 1000 + part.end_col_offset
+                inside.update(range(first, last))
+    return inside
+
+
+def list_mutants(path: str) -> Iterator[tuple[tuple[int, int], list[tuple[str, int]]]]:
+    """Each place of a file that can be changed, with the operators, and their occurrences, that change it."""
+    from cosmic_ray import plugins
+    from cosmic_ray.ast import ast_nodes, get_ast
+
+    source = (ROOT / path).read_text(encoding="utf-8")
+    annotations, places = find_annotations(source), {}
+    nodes = list(ast_nodes(get_ast(source)))
+    for name in sorted(plugins.operator_names()):
+        operator = plugins.get_operator(name)
+        if any(word in name for word in LEFT_OUT) or operator.arguments():
+            continue
+        found = [place for node in nodes for place, _ in operator().mutation_positions(node)]
+        for occurrence, (line, column) in enumerate(found):
+            if line * 1000 + column not in annotations:
+                places.setdefault((line, column), []).append((name, occurrence))
+    yield from sorted(places.items())
+
+
+def draw_mutants(path: str, count: int, seed: int) -> list[Mutant]:
+    """So many mutants of a file that are Python, each at a place of its own."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    source, draw, drawn = (ROOT / path).read_text(encoding="utf-8"), Random(f"{path}/{seed}"), []
+    places = list(list_mutants(path))
+    for (line, _), changes in draw.sample(places, len(places)):
+        name, occurrence = draw.choice(changes)
+        code = mutate_code(source, get_operator(name)(), occurrence)
+        if code and ast.dump(ast.parse(code)) != ast.dump(ast.parse(source)):
+            drawn.append(Mutant(path, line, name.partition("/")[2], occurrence, code))
+        if len(drawn) == count:
+            break
+    return drawn
+
+
+def copy_repository(place: Path) -> None:
+    """What the tests need, in a folder of its own."""
+    for name in COPIED:
+        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__", "_build"))
+    for path in ROOT.iterdir():
+        if path.is_file() and path.name != ".git":
+            shutil.copyfile(path, place / path.name)
+
+
+def run_tests(place: Path, tests: Sequence[str]) -> int:
+    """Exit code of pytest, in a process that shares what this one has imported."""
+    import pytest
+
+    os.setsid()
+    os.chdir(place)
+    sys.path[:] = [str(place)] + [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
+        return int(pytest.main(["-x", "-q", "--assert=plain", "-p", "no:xdist", f"--rootdir={place}", *tests]))
+
+
+def try_tests(place: Path, tests: Sequence[str], patience: float) -> tuple[bool, float]:
+    """Whether the tests pass in that time, and the seconds they took."""
+    start, child = time.monotonic(), os.fork()
+    if child == 0:
+        code = 70
+        with contextlib.suppress(BaseException):
+            code = run_tests(place, tests)
+        os._exit(code)
+    while time.monotonic() - start < patience:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status == 0, time.monotonic() - start
+        time.sleep(0.02)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False, patience
+
+
+def write_source(path: Path, code: str, stamp: int) -> None:
+    """Write a source file with a time of its own, so that no compiled form of another mutant is taken for it."""
+    path.write_text(code, encoding="utf-8")
+    os.utime(path, (stamp, stamp))
+
+
+def measure_file(place: Path, path: str, count: int, seed: int) -> tuple[list[Mutant], list[Mutant]]:
+    """All drawn mutants of a file, and those that survive its tests. Raises RuntimeError when these fail without one."""
+    mutants, source = draw_mutants(path, count, seed), (ROOT / path).read_text(encoding="utf-8")
+    passed, seconds = try_tests(place, TESTS[path], 600.0)
+    if not passed:
+        raise RuntimeError(f"the tests of {path} fail as it is: {' '.join(TESTS[path])}")
+    survivors, stamp = [], int(time.time())
+    for number, mutant in enumerate(mutants):
+        write_source(place / path, mutant.code, stamp + 10 * (number + 1))
+        if try_tests(place, TESTS[path], LEAST_PATIENCE + SLOWER * seconds)[0]:
+            survivors.append(mutant)
+    write_source(place / path, source, stamp)
+    return mutants, survivors
+
+
+def format_report(rows: Sequence[tuple[str, int, Sequence[Mutant]]], seed: int) -> str:
+    """The table of files, their sum, and the list of survivors."""
+    lines = [f"Seed {seed}.", "", "| file | mutants | killed | survived | score |", "|---|---|---|---|---|"]
+    sums = "all", sum(count for _, count, _ in rows), [mutant for _, _, found in rows for mutant in found]
+    for name, count, survivors in [*rows, sums]:
+        killed = count - len(survivors)
+        lines.append(f"| {name} | {count} | {killed} | {len(survivors)} | {killed / max(count, 1):.0%} |")
+    told = [f"- `{mutant.path}:{mutant.line}` {mutant.operator}: ``{mutant.describe()}``" for mutant in sums[2]]
+    return "\n".join([*lines, "", *(told or ["No mutant survived."])])
+
+
+def main() -> int:
+    """Print the report, or place it in a document."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sample", type=int, default=12, help="mutants of each file")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", action="append", metavar="FILE", help="a file; may be given again")
+    parser.add_argument("--into", metavar="DOCUMENT", help="place the report there instead of printing it")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for name in LIBRARIES:
+        __import__(name)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        copy_repository(Path(folder))
+        for path in options.only or TESTS:
+            start = time.monotonic()
+            mutants, survivors = measure_file(Path(folder), path, options.sample, options.seed)
+            rows.append((path, len(mutants), survivors))
+            print(
+                f"{path}: {len(survivors)} of {len(mutants)} survive, {time.monotonic() - start:.0f} s", file=sys.stderr
+            )
+            for mutant in survivors:
+                print(f"  {mutant.line} {mutant.operator}: {mutant.describe()}", file=sys.stderr, flush=True)
+    report = format_report(rows, options.seed)
+    if options.into:
+        from workbench.documents import place_tables
+
+        place_tables(Path(options.into), report, "mutants")
+    else:
+        print(report)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
