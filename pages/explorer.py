@@ -24,14 +24,14 @@ from workbench.views.svg import draw_run, view_run
 from workbench.views.tables import tabulate_circuit
 from workbench.views.text import plain
 
-# The first is open at first, so it is one without a plot: Plotly's script is larger than all else of the page together,
-# and would be fetched and read before the graph is drawn.
+# The first is open at first, so it is one without a plot or a table: their scripts are larger than all else of the page
+# together, and would be fetched and read before the graph is drawn.
 TABS = (
+    "Saved views",
     "Edges as a table",
     "Layer × head map",
     "Faithfulness curve",
     "Compare with another run",
-    "Saved views",
     "Download and replay",
 )
 
@@ -131,11 +131,11 @@ def show_more(run: Run, name: str, edges: int, node: str) -> None:
     """Below the graph, one at a time: map, tables, curve, comparison, saved views, files to take away."""
     tabs = st.tabs(TABS, key=f"tabs-{name}", on_change="rerun")
     shows: tuple[Callable[[], object], ...] = (
+        lambda: offer_views(run, name, edges, node),
         lambda: st.dataframe(tabulate_circuit(run.circuit, edges), hide_index=True, alt="Edges shown", height=320),
         lambda: show_map(run, name),
         lambda: show_curve(run, name, edges),
         lambda: show_comparison(run, name, edges),
-        lambda: offer_views(run, name, edges, node),
         lambda: offer_files(run, name, edges, node),
     )
     for tab, show in zip(tabs, shows, strict=True):
