@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import statistics
 import sys
@@ -23,6 +24,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks.people import Person, Tally
 from benchmarks.watched_server import BROKEN, NOTES
@@ -35,7 +38,11 @@ from workbench.replaying import compare_runs
 from workbench.runs import Run, load_run
 from workbench.settings import read_question, restore_settings
 
-COMMAND_LINES, OWN_FACTS, VIEW = 2, 5, {"width": 1300, "height": 1000}
+COMMAND_LINES = 2
+# Each process computes with its share of the cores: threads that wait for one another on taken cores stand still.
+THREADS = max((os.cpu_count() or 1) // (1 + COMMAND_LINES), 1)
+SHARE = {"OMP_NUM_THREADS": str(THREADS)}
+OWN_FACTS, VIEW = 5, {"width": 1300, "height": 1000}
 # What is wanted: so many seconds from Cancel to a free model, so much memory in the last quarter over the second.
 FREE, GROWTH = 1.0, 1.1
 
@@ -73,9 +80,8 @@ async def command(place: int, facts: Sequence[Fact], runs: Path, load: Load, tal
             return
         name = f"command-{place}-{number}"
         words = ["-m", "workbench.cli", "trace", "--fact", fact.id, "--out", str(runs / name)]
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, *words, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-        )
+        pipes = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.PIPE}
+        child = await asyncio.create_subprocess_exec(sys.executable, *words, **pipes, env=os.environ | SHARE)
         _, told = await child.communicate()
         load.commanded[name] = fact.id
         if child.returncode:
@@ -124,6 +130,7 @@ def find_wrong(runs: Path, tally: Tally, load: Load) -> list[str]:
     known, folders = tally.asked | load.commanded, list_folders(runs)
     wrong = [f"{name}: not there" for name in sorted(set(known) - {path.name for path in folders})]
     alone: dict[str, Run] = {}
+    torch.set_num_threads(THREADS)
     engine = open_engine(restore_settings(load_run(folders[0]).about["settings"]))
     for path in folders:
         run = load_run(path)
@@ -196,7 +203,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder, runs = Path(name), Path(name) / "runs"
         notes, broken = folder / "notes.jsonl", draw_facts(options.sessions, options.seed)[-1][0].id
-        with serve(folder, runs, {NOTES: str(notes), BROKEN: broken}, "benchmarks.watched_server") as (base, process):
+        variables = {NOTES: str(notes), BROKEN: broken, **SHARE}
+        with serve(folder, runs, variables, "benchmarks.watched_server") as (base, process):
             asyncio.run(work(base, process, runs, options, tally, load))
         times, wrong = time_cancels(notes, tally), find_wrong(runs, tally, load)
     for line in [*tally.faults, *wrong]:
