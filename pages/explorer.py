@@ -19,7 +19,7 @@ from workbench.views.curation import Curation, describe
 from workbench.views.figures import map_scores
 from workbench.views.folding import drop_rings, find_rank
 from workbench.views.layout import lay_out
-from workbench.views.links import Place, pick_latest, read_place
+from workbench.views.links import Place, count_drawable, pick_latest, read_place
 from workbench.views.svg import draw_run, view_run
 from workbench.views.tables import tabulate_circuit
 from workbench.views.text import plain
@@ -42,13 +42,17 @@ UNSAVED = (
 
 def choose_edges(run: Run, name: str, wanted: int, forced: bool) -> int:
     """Slider on the number of edges; the link follows it, and it follows the link, or what is `forced` upon it."""
-    most, key = len(run.circuit.edges), f"edges-{name}"
+    most, key = count_drawable(run.circuit), f"edges-{name}"
     linked = st.query_params.get("edges", "")
     if forced or key not in st.session_state or linked != st.session_state.get("linked-edges"):
         st.session_state[key] = wanted
     if most <= 1:
         return most
     chosen = int(st.slider("Edges shown, strongest first", 1, most, key=key))
+    if (whole := len(run.circuit.edges)) > most:
+        st.caption(
+            f"Thinned: the {most:,} strongest of {whole:,} edges can be drawn here; the exports hold all of them."
+        )
     if chosen != wanted or linked not in ("", str(chosen)):
         st.query_params["edges"] = str(chosen)
     st.session_state["linked-edges"] = st.query_params.get("edges", "")
@@ -79,9 +83,9 @@ def choose_place(run: Run, name: str, taken: Taken) -> tuple[Place, bool]:
     place = read_place(st.query_params.to_dict(), run.circuit, get_history(name).present)
     edges, forced = int(st.session_state.get(f"edges-{name}", place.edges)), False
     if taken.opened is not None and not st.query_params.get("edges"):
-        edges, forced = taken.opened.edges, True
+        edges, forced = min(taken.opened.edges, count_drawable(run.circuit)), True
     rank = find_rank(run.circuit).get(taken.revealed, 0)
-    if rank > edges:
+    if edges < rank <= count_drawable(run.circuit):
         edges, forced = rank, True
     return (Place(edges, place.node, place.problems), True) if forced else (place, False)
 

@@ -10,7 +10,10 @@ import gc
 import importlib
 import sys
 import threading
+import time
 
+# Seconds between two collections of garbage.
+COLLECT_EVERY = 5.0
 # What a link's first page needs, in the order in which it does; then what is slow to import and wanted soon after.
 LIBRARIES = (
     "workbench.runs",
@@ -44,8 +47,8 @@ LIBRARIES = (
 def warm() -> None:
     """Import the libraries, and draw a figure once: plotly builds what it draws with at the first one.
 
-    Streamlit collects garbage after every run of a page, which takes as long as there are objects to look through: what
-    was imported stays and is taken out of it.
+    Collecting garbage takes as long as there are objects to look through: what was imported stays and is taken out of
+    it.
     """
     for name in LIBRARIES:
         importlib.import_module(name)
@@ -56,11 +59,23 @@ def warm() -> None:
     gc.freeze()
 
 
+def collect_often() -> None:
+    """Collect garbage every few seconds, however many pages run.
+
+    Streamlit would do it after every run of every page and fragment. With a model in the heap that takes longer than
+    the run itself, and nothing else runs meanwhile: four pages that showed progress left the worker next to no time.
+    """
+    while True:
+        time.sleep(COLLECT_EVERY)
+        gc.collect()
+
+
 def main() -> None:
-    """Serve; the imports go on beside it."""
+    """Serve; the imports and the collecting of garbage go on beside it."""
     from streamlit.web.cli import main as serve
 
-    threading.Thread(target=warm, name="memory-circuits-warm", daemon=True).start()
+    for name, work in {"warm": warm, "collect": collect_often}.items():
+        threading.Thread(target=work, name=f"memory-circuits-{name}", daemon=True).start()
     sys.exit(serve())
 
 

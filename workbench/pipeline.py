@@ -230,15 +230,23 @@ def check_node(engine: Engine, run: Run, node: str, tick: Tick = quiet) -> Check
 
 
 def restore_cases(engine: Engine, run: Run) -> tuple[tuple[Case, ...], Settings]:
-    """Cases and settings of a saved run. Raises UserError when model or tokens are no longer those of the run."""
+    """Cases and settings of a saved run. Raises UserError when model, memories or tokens are no longer the run's."""
     settings, question = restore_settings(run.about["settings"]), read_question(run.about["question"])
     cases = resolve(engine, question, settings)
     if engine.model.sha256 != run.about["model"]["sha256"]:
         raise UserError("the loaded model is not the one of this run (its hash differs): trace again")
+    check_banks(describe_memories(engine, cases, settings.reading), run.about["memories"])
     now = [(list(case.pair.clean_ids), list(case.pair.answer_ids)) for case in cases]
     if now != [(pair["clean_ids"], pair["answer_ids"]) for pair in run.pairs]:
         raise UserError("the question no longer gives the run's tokens (facts or tokenizer changed): trace again")
     return cases, settings
+
+
+def check_banks(now: dict[str, Any], then: dict[str, Any]) -> None:
+    """Raise UserError unless the banks attached now have the hashes of those that a run says it read."""
+    for name, words in (("bank", "memory bank"), ("explicit", "bank of explicit memories")):
+        if (now.get(name) or {}).get("sha256") != (then.get(name) or {}).get("sha256"):
+            raise UserError(f"the {words} is not the one of this run (its hash differs): trace again")
 
 
 def restore_problem(engine: Engine, run: Run, tick: Tick = quiet) -> Problem:

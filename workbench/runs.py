@@ -272,11 +272,12 @@ def decode_scores(circuit: Circuit, arrays: dict[str, np.ndarray], positions: in
 
 
 def decode_recording(arrays: dict[str, np.ndarray]) -> Recording:
-    """Attention of the clean run. Raises ValueError unless it has the axes of one."""
+    """Attention of the clean run. Raises ValueError unless it has the axes of one and is finite."""
     context, memory = arrays["context"], arrays["memory"]
     require(context.dtype.kind == memory.dtype.kind == "f", "recording.npz", "of floats")
     whole = (context.ndim == 4 or not context.size) and (memory.ndim == 5 or not memory.size)
     require(whole, "recording.npz", "attention by layer, head and position")
+    require(bool(np.isfinite(context).all() and np.isfinite(memory).all()), "recording.npz", "finite")
     return Recording(context, memory)
 
 

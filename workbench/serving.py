@@ -24,6 +24,9 @@ FLAGS: dict[str, Flag] = {
     "server.enableCORS": True,
     "server.enableXsrfProtection": True,
     "server.fileWatcherType": "none",
+    # One collection after every run of a page or fragment, each second for each page that waits, would leave the worker
+    # no time: `pages/warm_server.py` collects at its own pace.
+    "runner.postScriptGC": False,
     "browser.gatherUsageStats": False,
     "client.toolbarMode": "minimal",
     "client.showErrorDetails": "type",

@@ -69,12 +69,18 @@ def wait_until_up(base: str, server: subprocess.Popen[bytes], log: Path) -> None
 
 
 @contextmanager
-def serve(folder: Path, runs: Path, environment: Mapping[str, str] | None = None) -> Iterator[tuple[str, int]]:
-    """Address and process id of a server that works in `folder`; it ends with the block."""
+def serve(
+    folder: Path, runs: Path, environment: Mapping[str, str] | None = None, module: str = "pages.warm_server"
+) -> Iterator[tuple[str, int]]:
+    """Address and process id of a server that works in `folder`; it ends with the block.
+
+    `module` takes the place of ours before Streamlit.
+    """
     port, log = find_port(), folder / "server.log"
     variables = {**os.environ, "MEMORY_CIRCUITS_RUNS": str(runs), "PYTHONPATH": os.getcwd(), **(environment or {})}
+    command = [module if word == "pages.warm_server" else word for word in build_command(port)]
     with log.open("wb") as out:
-        server = subprocess.Popen(build_command(port), stdout=out, stderr=out, env=variables, cwd=folder)
+        server = subprocess.Popen(command, stdout=out, stderr=out, env=variables, cwd=folder)
     try:
         address = f"http://127.0.0.1:{port}"
         wait_until_up(address, server, log)

@@ -23,7 +23,9 @@ from pages import graph
 from tests.pages.reading import list_linked, texts
 from workbench import checks, interventions, quality, size_curves
 from workbench.runs import Recording, Run, save_run
+from workbench.views import links
 from workbench.views.drawing import View
+from workbench.views.folding import find_rank
 from workbench.views.layout import lay_out
 
 OpenPage = Callable[..., AppTest]
@@ -106,6 +108,22 @@ def test_a_click_in_the_map_selects(open_page: OpenPage, saved: str, run: Run) -
     app.session_state[f"map-{saved}"] = {"selection": {"points": [{"customdata": [node]}]}}
     app.run()
     assert list_linked(app, "node") == [node]
+
+
+def test_a_circuit_of_too_many_edges_is_thinned_with_the_count(
+    open_page: OpenPage, saved: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the slider, by a link that asks for more, and by a search for a node beyond it."""
+    monkeypatch.setattr(links, "EDGES_AT_MOST", 10)
+    app = open_page("circuit", run=saved, edges="1000000")
+    assert not app.exception
+    assert (app.slider[0].value, app.slider[0].max) == (10, 10)
+    assert "Showing 10 of 30 edges" in texts(app)
+    assert "the 10 strongest of 30 edges can be drawn" in texts(app)
+    far = max(find_rank(run.circuit).items(), key=lambda item: item[1])[0]
+    act(app, saved, ("reveal", [far], ""))
+    assert not app.exception
+    assert app.slider[0].value == 10
 
 
 def test_the_slider_writes_the_link(open_page: OpenPage, saved: str) -> None:

@@ -237,6 +237,16 @@ def test_ask_shows_every_condition(engine: SimpleNamespace, capsys: pytest.Captu
     assert [found["name"] for found in document["conditions"]] == ["parameters", "text"]
 
 
+def test_ask_fails_when_no_condition_could_be_asked(
+    engine: SimpleNamespace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = {"parameters": "9 tokens and the model reads 8", "bank": "no bank", "text": "no bank"}
+    conditions = [Condition(name, "", reason=reason) for name, reason in reasons.items()]
+    monkeypatch.setattr(pipeline, "ask", lambda *given: conditions)
+    line = fail(capsys, "ask", *PROMPT)
+    assert "in no condition: 9 tokens and the model reads 8; no bank" in line
+
+
 def test_show_and_runs(run_folder: Path, capsys: pytest.CaptureFixture[str], run: Run) -> None:
     assert cli.main(["show", str(run_folder), "--edges", "3"]) == 0
     out = capsys.readouterr().out

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from workbench.engine import Engine, open_engine
 from workbench.memory import search
 from workbench.memory.documents import list_files
 from workbench.memory.writing import write_documents
-from workbench.pipeline import ask, check_node, trace
+from workbench.pipeline import ask, check_node, restore_cases, trace
 from workbench.replaying import compare_runs, replay
 from workbench.runs import encode_run, load_run, save_run
 from workbench.settings import METHODS, Question, Settings
@@ -159,6 +161,34 @@ def test_replay_names_what_moved(engine: Engine) -> None:
     (row,) = replay(changed, engine)
     assert row.name.startswith("scores.edges[")
     assert row.difference == pytest.approx(row.recorded / -3.0, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("question", "where", "words"),
+    [(SEEN, ("model",), "loaded model"), (SEEN, ("memories", "bank"), "memory bank"),
+     (UNSEEN, ("memories", "explicit"), "bank of explicit memories")],
+)  # fmt: skip
+def test_what_a_run_was_not_made_with_is_refused(
+    engine: Engine, question: Question, where: tuple[str, ...], words: str
+) -> None:
+    """Model and banks are known by their hashes; replay, which may differ, names them with both."""
+    run = trace(engine, question, SETTINGS)
+    assert restore_cases(engine, run)
+    about = copy.deepcopy(run.about)
+    reduce(lambda value, name: value[name], where, about)["sha256"] = "0" * 64
+    old = replace(run, about=about)
+    with pytest.raises(UserError, match=f"the {words} is not the one of this run"):
+        restore_cases(engine, old)
+    assert [row.name for row in replay(old, engine)] == [".".join([*where, "sha256"])]
+
+
+def test_a_replay_on_another_version_says_so_with_the_difference(engine: Engine) -> None:
+    run = trace(engine, SEEN, SETTINGS)
+    about = copy.deepcopy(run.about)
+    name = sorted(about["versions"])[0]
+    now, about["versions"][name] = about["versions"][name], "0.0.1"
+    (moved,) = replay(replace(run, about=about), engine)
+    assert (moved.name, moved.recorded, moved.replayed) == (f"versions.{name}", "0.0.1", now)
 
 
 def test_exact_check_stands_beside_the_estimate(engine: Engine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,19 @@ def test_a_changed_array_file_is_refused(run_folder: Path, name: str) -> None:
     (run_folder / name).write_bytes(bytes(data))
     with pytest.raises(UserError, match=f"{name}.*SHA-256"):
         load_run(run_folder)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("array", ["edges", "nodes", "context"])
+def test_arrays_that_are_not_finite_are_refused(run: Run, tmp_path: Path, array: str, value: float) -> None:
+    """Even with the hash of what was written: another program may have written it."""
+    part = run.recording if array == "context" else run.scores
+    bad = getattr(part, array).copy()
+    bad.flat[bad.size // 2] = value
+    field = "recording" if array == "context" else "scores"
+    save_run(dataclasses.replace(run, **{field: dataclasses.replace(part, **{array: bad})}), tmp_path / "bad")
+    with pytest.raises(UserError, match=rf"{field}\.npz is not finite"):
+        load_run(tmp_path / "bad")
 
 
 def test_a_cut_off_run_json_is_refused(run_folder: Path) -> None:

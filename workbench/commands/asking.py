@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from probes.errors import UserError
 from workbench import pipeline
 from workbench.answers import Condition
 from workbench.commands.command import Answer, Command
@@ -35,10 +36,13 @@ def list_steps(condition: Condition) -> str:
 
 
 def ask_question(options: argparse.Namespace) -> Answer:
-    """Ask in every condition."""
+    """Ask in every condition. Raises UserError, with the reasons, when the model could be asked in none."""
     question, settings = read_question(options), read_settings(options)
     with show_progress() as tick:
         conditions = pipeline.ask(pipeline.open_engine(settings, tick), question, settings, tick)
+    if not any(found.available for found in conditions):
+        reasons = dict.fromkeys(found.reason for found in conditions)
+        raise UserError(f"the model could be asked in no condition: {'; '.join(reasons)}")
     answer = next((found.answer for found in conditions if found.answer), None)
     heading = f"p({quote(answer.text)})" if answer else "p(answer)"
     table = format_table(("condition", "next token, by probability", heading), list(map(list_row, conditions)), 120)

@@ -17,6 +17,8 @@ from workbench.views.curation import Curation
 from workbench.views.text import shorten, show_line
 
 EDGES_AT_FIRST = 60
+# Most edges that the page draws: a browser stays usable with so many (`benchmarks/interface.py`).
+EDGES_AT_MOST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,18 @@ def check_run_name(name: str, names: list[str]) -> str:
     raise UserError(f"there is no saved run {shorten(show_line(name), 80)!r}: choose one of the list")
 
 
+def count_drawable(circuit: Circuit) -> int:
+    """How many edges of a circuit the page draws at most, at least one."""
+    return min(max(len(circuit.edges), 1), EDGES_AT_MOST)
+
+
 def read_place(parameters: Mapping[str, str], circuit: Circuit, curation: Curation | None = None) -> Place:
     """View that a link asks for; numbers are clamped, what cannot be used is left out and named.
 
     `curation` knows the supernodes that a link may name.
     """
     problems = []
-    most = max(len(circuit.edges), 1)
+    most = count_drawable(circuit)
     edges = min(EDGES_AT_FIRST, most)
     if wanted := parameters.get("edges", ""):
         if re.fullmatch(r"[0-9]{1,9}", wanted):
