@@ -41,7 +41,7 @@ DRAFT = "0123456789ab"
 PARAMETERS: dict[str, dict[str, tuple[str, ...]]] = {
     "ask": {"fact": ("birthplace/programmer Tudan Toren",)},
     "circuit": {
-        "run": ("first", "second"), "node": ("m0@1", "a0.h0@0", "logits@4", "g1"), "edges": ("5", "1", "999999999"),
+        "run": ("first", "second"), "node": ("m0@1", "a0.h0@0", "logits@4", "group:1"), "edges": ("5", "999999999"),
         "view": ("VIEW",), "with": ("second",), "draft": (DRAFT,),
     },
     "memory": {"study": ("first", "conflict"), "section": ("Ledger", "Path", "References", "Try a change")},

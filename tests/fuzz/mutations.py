@@ -103,7 +103,10 @@ def draw_place(draw: Random, value: Any) -> Steps:
     """A node of a JSON value: down from the root, so that the few upper ones are met as often as the many below."""
     steps: Steps = ()
     while isinstance(value, dict | list) and value and (not steps or draw.randrange(8)):
-        key = draw.choice(list(value)) if isinstance(value, dict) else draw.randrange(len(value))
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        # Where there is more below, rather there: else the few plain fields of a head are nearly all that is changed.
+        deep = [key for key in keys if isinstance(value[key], dict | list)] if draw.randrange(4) else []
+        key = draw.choice(deep or keys)
         steps, value = (*steps, key), value[key]
     return steps
 

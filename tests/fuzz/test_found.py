@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ from workbench.banks.routing import check_widths
 from workbench.importing import read_circuit
 from workbench.memory.documents import count_characters, list_files
 from workbench.run_index import list_entries
-from workbench.runs import encode_run, load_run, save_run
+from workbench.runs import encode_run, load_run, pack_arrays, save_run
 from workbench.sweeps.parts import load_table
 from workbench.view_files import read_views
 
@@ -77,6 +80,28 @@ def test_arrays_that_are_no_scores_of_the_graph(tmp_path: Path) -> None:
             (folder / name).write_bytes(content)
         with pytest.raises(UserError, match="not a whole run"):
             load_run(folder)
+
+
+def test_arrays_that_unpack_to_more_than_their_run_has(tmp_path: Path) -> None:
+    """Sixty-four million zeros are few bytes; a header that says terabytes is fewer."""
+    files, folder = encode_run(make_run(edges=8)), tmp_path / "run"
+    bomb = pack_arrays({"edges": np.zeros(1 << 24, np.float32), "nodes": np.zeros(1, np.float32)})
+    lie = pack_arrays({"edges": np.zeros((0, 1 << 30, 1 << 30), np.float32), "nodes": np.zeros(1, np.float32)})
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(lie)) as archive, zipfile.ZipFile(buffer, "w") as other:
+        other.writestr("edges.npy", archive.read("edges.npy").replace(b"(0, ", b"(9, "))
+    folder.mkdir()
+    for data, reason in ((bomb, "at most"), (buffer.getvalue(), "no more than the")):
+        about = json.loads(files["run.json"])
+        about["files"]["scores.npz"] = hashlib.sha256(data).hexdigest()
+        for name, content in (files | {"run.json": json.dumps(about).encode(), "scores.npz": data}).items():
+            (folder / name).write_bytes(content)
+        tracemalloc.start()
+        with pytest.raises(UserError, match=reason):
+            load_run(folder)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1 << 24
 
 
 def test_json_deeper_than_the_parser_goes(tmp_path: Path) -> None:
