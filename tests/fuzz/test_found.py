@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from probes.blocks import Design, Widths
 from probes.errors import UserError
 from probes.facts import build_fact, load_facts, read_rows
 from probes.memory_bank import open_bank
-from tests.checkpoints import load_shape
+from probes.models import load_model
+from tests.checkpoints import load_shape, write_checkpoint
 from tests.conftest import PLAN, make_run
 from tests.fuzz.banks import make_router, write_explicit, write_parametric
 from tests.fuzz.files import encode_foreign
@@ -171,3 +173,13 @@ def test_facts_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "part-000000.parquet").write_bytes(b"PAR1" * 9)
     with pytest.raises(UserError, match="cannot be read"):
         load_table(tmp_path)
+
+
+@pytest.mark.parametrize("positions", [0, -128])
+def test_a_checkpoint_without_positions(tmp_path: Path, positions: int) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(write_checkpoint("llama"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": positions}))
+    with pytest.raises(UserError, match="positions"):
+        load_model(str(folder), device="cpu")
