@@ -1,10 +1,10 @@
-"""Tests of the tests: `python -m benchmarks.mutants --sample 12 --into docs/reliability-mutants.md`.
+"""Tests of the tests: `python -m benchmarks.mutants --sample 6 --into docs/reliability-mutants.md`.
 
-Each mutant is a source file with one operator, comparison, number or condition changed (cosmic-ray's operators, drawn by a
-seed: a place first, then what is done to it). The narrow tests of that file then run in a process of their own, forked
-from one that holds the libraries but nothing of ours, in a copy of the repository. A mutant is killed when a test fails,
-the file cannot be imported, or the tests take far longer than without it; else it survives. Annotations are left alone:
-they are no behaviour. cosmic-ray comes with `pip install '.[mutants]'`; `make mutants` does both.
+Each mutant is a source file with one operator, comparison, number or condition changed (cosmic-ray's operators, drawn
+by a seed: a place first, then what is done to it). The narrow tests of that file then run in a process of their own,
+forked from one that holds the libraries but nothing of ours, in a copy of the repository. A mutant is killed when a
+test fails, the file cannot be imported, or the tests take far longer than without it; else it survives. Annotations
+and decorators are left alone. cosmic-ray comes with `pip install '.[mutants]'`; `make mutants` does both.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import argparse
 import ast
 import contextlib
 import difflib
+import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("benchmarks", "circuits", "docs", "pages", "probes", "tests", "workbench")
@@ -112,12 +114,12 @@ class Mutant:
         return " ".join(f"{line[0]} {line[1:].strip()}" for line in lines)
 
 
-def find_annotations(source: str) -> set[int]:
-    """Lines and columns, as line * 1000 + column, that stand inside an annotation."""
+def find_declarations(source: str) -> set[int]:
+    """Lines and columns, as line * 1000 + column, that stand inside an annotation or a decorator."""
     inside: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        for name in ("annotation", "returns"):
-            part = getattr(node, name, None)
+        parts = [getattr(node, name, None) for name in ("annotation", "returns")]
+        for part in [*parts, *getattr(node, "decorator_list", [])]:
             if isinstance(part, ast.expr):
                 assert part.end_lineno and part.end_col_offset
                 first, last = part.lineno * 1000 + part.col_offset, part.end_lineno * 1000 + part.end_col_offset
@@ -131,7 +133,7 @@ def list_mutants(path: str) -> Iterator[tuple[tuple[int, int], list[tuple[str, i
     from cosmic_ray.ast import ast_nodes, get_ast
 
     source = (ROOT / path).read_text(encoding="utf-8")
-    annotations, places = find_annotations(source), {}
+    declarations, places = find_declarations(source), {}
     nodes = list(ast_nodes(get_ast(source)))
     for name in sorted(plugins.operator_names()):
         operator = plugins.get_operator(name)
@@ -139,7 +141,7 @@ def list_mutants(path: str) -> Iterator[tuple[tuple[int, int], list[tuple[str, i
             continue
         found = [place for node in nodes for place, _ in operator().mutation_positions(node)]
         for occurrence, (line, column) in enumerate(found):
-            if line * 1000 + column not in annotations:
+            if line * 1000 + column not in declarations:
                 places.setdefault((line, column), []).append((name, occurrence))
     yield from sorted(places.items())
 
@@ -207,8 +209,8 @@ def write_source(path: Path, code: str, stamp: int) -> None:
     os.utime(path, (stamp, stamp))
 
 
-def measure_file(place: Path, path: str, count: int, seed: int) -> tuple[list[Mutant], list[Mutant]]:
-    """All drawn mutants of a file, and those that survive its tests. Raises RuntimeError when these fail without one."""
+def measure_file(place: Path, path: str, count: int, seed: int) -> dict[str, Any]:
+    """How many mutants of a file were tried, and what its tests let live. Raises RuntimeError when they fail anyway."""
     mutants, source = draw_mutants(path, count, seed), (ROOT / path).read_text(encoding="utf-8")
     passed, seconds = try_tests(place, TESTS[path], 600.0)
     if not passed:
@@ -217,46 +219,64 @@ def measure_file(place: Path, path: str, count: int, seed: int) -> tuple[list[Mu
     for number, mutant in enumerate(mutants):
         write_source(place / path, mutant.code, stamp + 10 * (number + 1))
         if try_tests(place, TESTS[path], LEAST_PATIENCE + SLOWER * seconds)[0]:
-            survivors.append(mutant)
+            survivors.append(f"`{path}` {mutant.operator}: ``{mutant.describe()}``")
     write_source(place / path, source, stamp)
-    return mutants, survivors
+    return {"file": path, "seed": seed, "mutants": len(mutants), "survivors": survivors}
 
 
-def format_report(rows: Sequence[tuple[str, int, Sequence[Mutant]]], seed: int) -> str:
+def read_rows(path: Path) -> dict[str, Any]:
+    """Rows of files that were measured before, by file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return {row["file"]: row for row in map(json.loads, lines)}
+
+
+def format_report(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table of files, their sum, and the list of survivors."""
-    lines = [f"Seed {seed}.", "", "| file | mutants | killed | survived | score |", "|---|---|---|---|---|"]
-    sums = "all", sum(count for _, count, _ in rows), [mutant for _, _, found in rows for mutant in found]
-    for name, count, survivors in [*rows, sums]:
-        killed = count - len(survivors)
-        lines.append(f"| {name} | {count} | {killed} | {len(survivors)} | {killed / max(count, 1):.0%} |")
-    told = [f"- `{mutant.path}:{mutant.line}` {mutant.operator}: ``{mutant.describe()}``" for mutant in sums[2]]
-    return "\n".join([*lines, "", *(told or ["No mutant survived."])])
+    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
+    lines = [f"Seed {seeds}.", "", "| file | mutants | killed | survived | score |", "|---|---|---|---|---|"]
+    survivors = [text for row in rows for text in row["survivors"]]
+    sums = {"file": "all", "mutants": sum(row["mutants"] for row in rows), "survivors": survivors}
+    for row in (*rows, sums):
+        count, lived = row["mutants"], len(row["survivors"])
+        score = (count - lived) / max(count, 1)
+        lines.append(f"| {row['file']} | {count} | {count - lived} | {lived} | {score:.0%} |")
+    return "\n".join([*lines, "", *([f"- {text}" for text in survivors] or ["No mutant survived."])])
+
+
+def measure(paths: Sequence[str], count: int, seed: int, kept: Path) -> list[Mapping[str, Any]]:
+    """Rows of these files; each is kept when it is done, in place of an earlier one of its file."""
+    rows = read_rows(kept)
+    with tempfile.TemporaryDirectory() as folder:
+        copy_repository(Path(folder))
+        for path in paths:
+            start = time.monotonic()
+            rows[path] = row = measure_file(Path(folder), path, count, seed)
+            kept.write_text("".join(json.dumps(one) + "\n" for one in rows.values()), encoding="utf-8")
+            lived, took = len(row["survivors"]), time.monotonic() - start
+            print(f"{path}: {lived} of {row['mutants']} survive, {took:.0f} s", file=sys.stderr, flush=True)
+    return [rows[path] for path in TESTS if path in rows]
 
 
 def main() -> int:
     """Print the report, or place it in a document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sample", type=int, default=12, help="mutants of each file")
+    parser.add_argument("--sample", type=int, default=6, help="mutants of each file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", metavar="FILE", help="a file; may be given again")
+    parser.add_argument("--rows", type=Path, metavar="FILE", help="keep rows there: what is measured takes their place")
+    parser.add_argument("--missing", action="store_true", help="only files that have no row yet")
     parser.add_argument("--into", metavar="DOCUMENT", help="place the report there instead of printing it")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     for name in LIBRARIES:
         __import__(name)
-    rows = []
+    paths = options.only or list(TESTS)
     with tempfile.TemporaryDirectory() as folder:
-        copy_repository(Path(folder))
-        for path in options.only or TESTS:
-            start = time.monotonic()
-            mutants, survivors = measure_file(Path(folder), path, options.sample, options.seed)
-            rows.append((path, len(mutants), survivors))
-            print(
-                f"{path}: {len(survivors)} of {len(mutants)} survive, {time.monotonic() - start:.0f} s", file=sys.stderr
-            )
-            for mutant in survivors:
-                print(f"  {mutant.line} {mutant.operator}: {mutant.describe()}", file=sys.stderr, flush=True)
-    report = format_report(rows, options.seed)
+        kept = options.rows or Path(folder) / "rows"
+        there = read_rows(kept) if options.missing else {}
+        report = format_report(
+            measure([path for path in paths if path not in there], options.sample, options.seed, kept)
+        )
     if options.into:
         from workbench.documents import place_tables
 

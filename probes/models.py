@@ -413,7 +413,9 @@ def build_model(name: str, sha256: str, bridge: Any) -> Model:
         raise UserError(
             f"{name} ({architecture}) is not supported: its blocks are not attention and MLP behind norms ({error})"
         ) from error
-    first = weights[0]
+    first, context, d_vocab = weights[0], int(config.n_ctx), int(config.d_vocab)
+    if context < 1 or d_vocab < 1:
+        raise UserError(f"{name} says that it has {context} positions and {d_vocab} tokens: mend its config.json")
     return Model(
         name=Path(name).name if Path(name).is_dir() else name,
         sha256=sha256,
@@ -423,8 +425,8 @@ def build_model(name: str, sha256: str, bridge: Any) -> Model:
         kv_heads=first.key.shape[0],
         d_model=first.query.shape[1],
         d_head=first.query.shape[2],
-        d_vocab=int(config.d_vocab),
-        context=int(config.n_ctx),
+        d_vocab=d_vocab,
+        context=context,
         parallel=bool(getattr(config, "parallel_attn_mlp", False)),
         tokenizer=bridge.tokenizer,
         bridge=bridge,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from circuits.circuit import Circuit, Edge, EdgeScores, Move, build_node
-from circuits.graph import Plan, check_plan, wire
+from circuits.graph import Plan, check_plan, count_ends, wire
 from circuits.parts import KeptParts
 from probes.errors import UserError
 from probes.strict_json import parse_json
@@ -32,6 +33,10 @@ from workbench.storage import read_bytes, write_folder
 
 FORMAT = "memory-circuits/run"
 VERSION = 2
+# Bytes that arrays of any run may have unpacked, those of their headers, and slots of a memory: more is no run.
+MOST_BYTES = 1 << 34
+HEADERS = 1 << 13
+MOST_SLOTS = 1 << 14
 # What stands for the tokens when all positions are summed.
 EVERYWHERE = "every position"
 FILES = ("run.json", "scores.npz", "recording.npz")
@@ -190,10 +195,32 @@ def pack_arrays(arrays: dict[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack_arrays(data: bytes) -> dict[str, np.ndarray]:
-    """Arrays of an .npz; pickled objects are refused."""
+def unpack_arrays(data: bytes, most: int = MOST_BYTES) -> dict[str, np.ndarray]:
+    """Arrays of an .npz of at most so many bytes unpacked; pickled objects are refused.
+
+    Raises ValueError before anything larger is unpacked: a few bytes can say that they are terabytes.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for member in archive.infolist():
+            check_header(archive, member)
+        total = sum(member.file_size for member in archive.infolist())
+    require(total <= most, f"{total:,} bytes unpacked", f"{most:,} at most")
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
+
+
+def check_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Raise ValueError where an array's own header says more than its file in the archive holds."""
+    plain = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not member.flag_bits & 1
+    require(plain, "an array", "stored or deflated, and not encrypted")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        require(version in ((1, 0), (2, 0)), f"version {version}", "1.0 or 2.0")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    require(not dtype.hasobject, "an array", "of numbers")
+    said = math.prod(shape) * dtype.itemsize
+    require(said <= member.file_size, f"{said:,} bytes of an array", f"no more than the {member.file_size:,} there")
 
 
 def encode_run(run: Run) -> dict[str, bytes]:
@@ -241,23 +268,37 @@ def read_about(folder: Path) -> dict[str, Any]:
 def load_run(folder: Path) -> Run:
     """Read a run and check its arrays against their hashes. Raises UserError when anything is missing or changed."""
     about = read_about(folder)
-    arrays = {}
+    packed = {}
     try:
         for name, wanted in about.pop("files").items():
-            data = read_bytes(folder / Path(name).name)
-            if hashlib.sha256(data).hexdigest() != wanted:
+            packed[name] = read_bytes(folder / Path(name).name)
+            if hashlib.sha256(packed[name]).hexdigest() != wanted:
                 raise UserError(f"{folder / name} is not what was written (its SHA-256 differs): trace again")
-            arrays[name] = unpack_arrays(data)
         check_about(about)
         circuit = decode_circuit(about.pop("circuit"))
         check_ends(circuit)
-        scores = decode_scores(circuit, arrays["scores.npz"], len(list_tokens(about)))
-        recording = decode_recording(arrays["recording.npz"])
+        positions, pair = len(list_tokens(about)), about["pairs"][0]
+        scored = count_scores(circuit.plan, positions)
+        scores = decode_scores(circuit, unpack_arrays(packed["scores.npz"], scored), positions)
+        recorded = count_recorded(circuit.plan, len(pair["clean_tokens"]) + len(pair["answer_tokens"]))
+        recording = decode_recording(unpack_arrays(packed["recording.npz"], recorded))
         parts = decode_parts(about.pop("parts", None), scores.wiring)
     except BROKEN as error:
         line = " ".join(str(error).split())[:300]
         raise UserError(f"{folder} is not a whole run ({type(error).__name__}: {line}): trace again") from None
     return Run(about=about, circuit=circuit, scores=scores, recording=recording, parts=parts)
+
+
+def count_scores(plan: Plan, positions: int) -> int:
+    """Bytes that scores of a graph may have, unpacked: 8 each, whatever their type, and the arrays' headers."""
+    writers, readers = count_ends(plan)
+    return min(positions * writers * (readers + 1) * 8 + HEADERS, MOST_BYTES)
+
+
+def count_recorded(plan: Plan, positions: int) -> int:
+    """Bytes that attention of a prompt may have, unpacked."""
+    slots = len(plan.explicit_layers) * plan.blocks * MOST_SLOTS
+    return min(plan.heads * positions * (plan.layers * positions + slots) * 8 + HEADERS, MOST_BYTES)
 
 
 def decode_scores(circuit: Circuit, arrays: dict[str, np.ndarray], positions: int) -> EdgeScores:

@@ -7,6 +7,7 @@ the seed, nothing else.
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -105,9 +106,12 @@ def draw_case(target: str, seed: int, number: int) -> Random:
     return Random(f"{target}/{seed}/{number}")
 
 
-def run_cases(target: Target, workspace: Path, numbers: range, seed: int = 0) -> Tally:
-    """All cases of a target in an empty folder."""
+def run_cases(target: Target, workspace: Path, numbers: range, seed: int = 0, seconds: float = math.inf) -> Tally:
+    """Cases of a target in an empty folder: all, or as many as are begun in that time."""
     attempt, tally = target.prepare(workspace), Tally(target.name)
+    end = time.monotonic() + seconds
     for number in numbers:
+        if time.monotonic() > end:
+            break
         tally.add(number, judge(attempt, draw_case(target.name, seed, number), workspace))
     return tally

@@ -6,8 +6,10 @@ What is accepted is used as the pages and commands would use it: exported, liste
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -32,6 +34,8 @@ from workbench.views.run_tables import tabulate_entries
 
 # Every format but those that another program draws.
 DRAWN = ("pdf", "png", "tikz", "html")
+# Few bytes once packed.
+BOMB = bytes(1 << 22)
 WRITTEN = tuple(name for name in EXPORTS if name not in DRAWN)
 
 
@@ -78,6 +82,45 @@ def prepare_run(workspace: Path) -> Attempt:
             sums = about["files"] | {name: hashlib.sha256(changed[name]).hexdigest()}
             changed["run.json"] = json.dumps(about | {"files": sums}).encode()
         write_run(folder, changed)
+        return lambda: use_run(draw, folder)
+
+    return attempt
+
+
+def write_member(draw: Random, shape: tuple[int, ...], kind: str, body: bytes) -> bytes:
+    """An .npy whose header says this shape and type, whatever follows."""
+    said = f"{{'descr': {kind!r}, 'fortran_order': {draw.choice((True, False))}, 'shape': {shape!r}}}".encode()
+    version = draw.choice((*[b"\x01\x00"] * 9, b"\x02\x00", b"\x03\x00", b"\x09\x00"))
+    length = len(said).to_bytes(2 if version[0] == 1 else 4, "little")
+    return b"\x93NUMPY" + version + length + said + body
+
+
+def draw_arrays(draw: Random, names: Sequence[str]) -> bytes:
+    """An .npz that is none of a run: shapes without end, zeros without end, pickles, odd types, names and methods."""
+    buffer, methods = io.BytesIO(), (zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_BZIP2)
+    with zipfile.ZipFile(buffer, "w", draw.choice(methods)) as archive:
+        for name in draw.sample([*names, "more", "../up", "", "a/b"], draw.randrange(1, 4)):
+            sides = [draw.choice((0, 1, 5, 1 << 20, 1 << 40, 1 << 62, -1)) for _ in range(draw.randrange(7))]
+            kind = draw.choice(
+                ("<f4", "<f2", "<f8", "|O", "<M8[s]", "|V1099511627776", "<U99999999", "<c16", "x", "|b1")
+            )
+            body = draw.choice((b"", b"\0" * 64, BOMB, b"cposix\nsystem\n(S'touch hostile'\ntR.", draw.randbytes(40)))
+            archive.writestr(f"{name}.npy", write_member(draw, tuple(sides), kind, body))
+    data = buffer.getvalue()
+    return data if draw.randrange(4) else mutate_bytes(draw, data)
+
+
+def prepare_arrays(workspace: Path) -> Attempt:
+    """A run whose arrays are a bomb, a pickle, or none of a run; the hash is right."""
+    files, folder = encode_run(make_run(edges=8)), workspace / "run"
+    about = json.loads(files["run.json"])
+    members = {"scores.npz": ("edges", "nodes"), "recording.npz": ("context", "memory")}
+
+    def attempt(draw: Random) -> Read:
+        name = draw.choice(FILES[1:])
+        data = draw_arrays(draw, members[name])
+        sums = about["files"] | {name: hashlib.sha256(data).hexdigest()}
+        write_run(folder, files | {name: data, "run.json": json.dumps(about | {"files": sums}).encode()})
         return lambda: use_run(draw, folder)
 
     return attempt
@@ -144,7 +187,7 @@ def make_view(circuit: Circuit) -> SavedView:
     ids = [node.id for node in circuit.nodes]
     curation = Curation(
         pinned=(ids[0],),
-        groups=(Group("g1", "group", tuple(ids[1:3])),),
+        groups=(Group("group:1", "group", tuple(ids[1:3])),),
         names=((ids[0], "name"),),
         notes=((ids[1], "note"),),
         hidden=(ids[4],),
@@ -174,6 +217,7 @@ def prepare_view(workspace: Path) -> Attempt:
 
 TARGETS = (
     Target("run folder", prepare_run),
+    Target("arrays of a run", prepare_arrays),
     Target("list of runs", prepare_list),
     Target("our circuit JSON", prepare_imports(encode_document)),
     Target("our attribution graph", prepare_imports(encode_own)),

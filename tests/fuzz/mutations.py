@@ -103,7 +103,10 @@ def draw_place(draw: Random, value: Any) -> Steps:
     """A node of a JSON value: down from the root, so that the few upper ones are met as often as the many below."""
     steps: Steps = ()
     while isinstance(value, dict | list) and value and (not steps or draw.randrange(8)):
-        key = draw.choice(list(value)) if isinstance(value, dict) else draw.randrange(len(value))
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        # Where there is more below, rather there: else the few plain fields of a head are nearly all that is changed.
+        deep = [key for key in keys if isinstance(value[key], dict | list)] if draw.randrange(4) else []
+        key = draw.choice(deep or keys)
         steps, value = (*steps, key), value[key]
     return steps
 
@@ -150,9 +153,42 @@ def mutate_json(draw: Random, value: Any) -> Any:
     return value
 
 
+def change_finely(draw: Random, value: Any, steps: Steps) -> None:
+    """One change at a node that leaves its type, so that what checks shapes alone lets it through."""
+    holder, key = find(value, steps[:-1]), steps[-1]
+    node = holder[key]
+    if isinstance(node, bool):
+        holder[key] = not node
+    elif isinstance(node, int):
+        holder[key] = draw.choice((node + 1, node - 1, 0, 1, node * 2, -node))
+    elif isinstance(node, float):
+        holder[key] = draw.choice((node / 2, -node, 0.0, 1.0, node + 1e-9, node * 1e6))
+    elif isinstance(node, str):
+        alike = [one for step in list_places(value) if isinstance(one := find(value, step), str)]
+        holder[key] = draw.choice((draw.choice(alike), draw.choice(alike), draw.choice(TEXTS), node[::-1], node[:-1]))
+    elif isinstance(node, list) and node:
+        place = draw.randrange(len(node))
+        draw.choice((node.reverse, node.pop, node.clear, lambda: node.append(copy.deepcopy(node[place]))))()
+    elif isinstance(node, dict) and node:
+        first, second = draw.choice(list(node)), draw.choice(list(node))
+        node[first], node[second] = node[second], node[first]
+
+
+def mutate_finely(draw: Random, value: Any) -> Any:
+    """A copy of a JSON value with one to three changes that keep every type."""
+    value = copy.deepcopy(value)
+    for _ in range(draw.randrange(1, 4)):
+        places = draw_place(draw, value), draw_place(draw, value)
+        if steps := max(places, key=len):
+            change_finely(draw, value, steps)
+    return value
+
+
 def spell_json(draw: Random, value: Any) -> bytes:
     """JSON text of a mutated value; at times its bytes are changed too, or it is endlessly deep."""
-    kind = draw.randrange(14)
+    kind = draw.randrange(20)
+    if kind >= 14:
+        return json.dumps(mutate_finely(draw, value)).encode()
     if kind == 0:
         return mutate_bytes(draw, json.dumps(value).encode())
     if kind == 1:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import shutil
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,8 @@ from probes.blocks import Design, Widths
 from probes.errors import UserError
 from probes.facts import build_fact, load_facts, read_rows
 from probes.memory_bank import open_bank
-from tests.checkpoints import load_shape
+from probes.models import load_model
+from tests.checkpoints import load_shape, write_checkpoint
 from tests.conftest import PLAN, make_run
 from tests.fuzz.banks import make_router, write_explicit, write_parametric
 from tests.fuzz.files import encode_foreign
@@ -26,7 +31,7 @@ from workbench.banks.routing import check_widths
 from workbench.importing import read_circuit
 from workbench.memory.documents import count_characters, list_files
 from workbench.run_index import list_entries
-from workbench.runs import encode_run, load_run, save_run
+from workbench.runs import encode_run, load_run, pack_arrays, save_run
 from workbench.sweeps.parts import load_table
 from workbench.view_files import read_views
 
@@ -77,6 +82,28 @@ def test_arrays_that_are_no_scores_of_the_graph(tmp_path: Path) -> None:
             (folder / name).write_bytes(content)
         with pytest.raises(UserError, match="not a whole run"):
             load_run(folder)
+
+
+def test_arrays_that_unpack_to_more_than_their_run_has(tmp_path: Path) -> None:
+    """Sixty-four million zeros are few bytes; a header that says terabytes is fewer."""
+    files, folder = encode_run(make_run(edges=8)), tmp_path / "run"
+    bomb = pack_arrays({"edges": np.zeros(1 << 24, np.float32), "nodes": np.zeros(1, np.float32)})
+    lie = pack_arrays({"edges": np.zeros((0, 1 << 30, 1 << 30), np.float32), "nodes": np.zeros(1, np.float32)})
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(lie)) as archive, zipfile.ZipFile(buffer, "w") as other:
+        other.writestr("edges.npy", archive.read("edges.npy").replace(b"(0, ", b"(9, "))
+    folder.mkdir()
+    for data, reason in ((bomb, "at most"), (buffer.getvalue(), "no more than the")):
+        about = json.loads(files["run.json"])
+        about["files"]["scores.npz"] = hashlib.sha256(data).hexdigest()
+        for name, content in (files | {"run.json": json.dumps(about).encode(), "scores.npz": data}).items():
+            (folder / name).write_bytes(content)
+        tracemalloc.start()
+        with pytest.raises(UserError, match=reason):
+            load_run(folder)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1 << 24
 
 
 def test_json_deeper_than_the_parser_goes(tmp_path: Path) -> None:
@@ -146,3 +173,13 @@ def test_facts_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "part-000000.parquet").write_bytes(b"PAR1" * 9)
     with pytest.raises(UserError, match="cannot be read"):
         load_table(tmp_path)
+
+
+@pytest.mark.parametrize("positions", [0, -128])
+def test_a_checkpoint_without_positions(tmp_path: Path, positions: int) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(write_checkpoint("llama"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": positions}))
+    with pytest.raises(UserError, match="positions"):
+        load_model(str(folder), device="cpu")
