@@ -80,8 +80,13 @@ async def command(place: int, facts: Sequence[Fact], runs: Path, load: Load, tal
             return
         name = f"command-{place}-{number}"
         words = ["-m", "workbench.cli", "trace", "--fact", fact.id, "--out", str(runs / name)]
-        pipes = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.PIPE}
-        child = await asyncio.create_subprocess_exec(sys.executable, *words, **pipes, env=os.environ | SHARE)
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *words,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | SHARE,
+        )
         _, told = await child.communicate()
         load.commanded[name] = fact.id
         if child.returncode:

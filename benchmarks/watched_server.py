@@ -41,7 +41,7 @@ def watch_jobs() -> None:
         cancel(job)
 
     jobs.run_job = run_noted
-    jobs.Job.cancel = cancel_noted  # type: ignore[method-assign]
+    jobs.Job.cancel = cancel_noted  # type: ignore[method-assign, assignment]
 
 
 def break_trace() -> None:
