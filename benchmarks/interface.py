@@ -179,7 +179,7 @@ class Bench:
         )
         took = self.time(lambda: self.page.keyboard.press("p"), effect, node, "1 pinned")
         self.page.keyboard.press("p")
-        self.page.get_by_text("1 pinned").wait_for(state="detached")
+        self.page.get_by_text("1 pinned").first.wait_for(state="detached")
         return took
 
     def select(self, place: int) -> float:
