@@ -7,7 +7,6 @@ with its link in a message, which is the refusal here; an exception on the page 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Iterator
 from importlib.resources import files
@@ -15,6 +14,7 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
+from streamlit.logger import set_log_level
 from streamlit.testing.v1 import AppTest
 
 from probes.errors import UserError
@@ -35,7 +35,7 @@ from workbench.view_files import save_view
 
 APP = str(files("workbench") / "app.py")
 # Outside of a server it warns of every run.
-logging.getLogger("streamlit").setLevel(logging.ERROR)
+set_log_level("error")
 DRAFT = "0123456789ab"
 # Each page's parameters with values that it takes up.
 PARAMETERS: dict[str, dict[str, tuple[str, ...]]] = {
