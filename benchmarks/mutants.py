@@ -273,6 +273,7 @@ def main() -> int:
     paths = options.only or list(TESTS)
     with tempfile.TemporaryDirectory() as folder:
         kept = options.rows or Path(folder) / "rows"
+        kept.parent.mkdir(parents=True, exist_ok=True)
         there = read_rows(kept) if options.missing else {}
         report = format_report(
             measure([path for path in paths if path not in there], options.sample, options.seed, kept)
