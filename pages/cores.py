@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import streamlit as st
 
 from pages.graph import mount_graph, prepare, read_selected
