@@ -16,7 +16,7 @@ APP := $(VENV)/app-$(SUM)
 TEST := $(VENV)/test-$(SUM)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: app test test-all check format docs screenshots site sbom viewers clean help
+.PHONY: app test test-all check format docs screenshots site sbom viewers mutants fuzz-bytes clean help
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -57,6 +57,14 @@ sbom: ## write the bill of materials of the pinned environment, dist/sbom.json (
 	$(BIN)/cyclonedx-py requirements constraints.txt --output-format JSON --output-reproducible --output-file dist/sbom.json
 	@$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off --timeout 10 \
 	  || echo "pip-audit found something, or could not reach its data: read what stands above"
+
+mutants: $(TEST) ## change the source here and there and see whether the tests notice (cosmic-ray; about an hour)
+	@$(BIN)/cosmic-ray --version >/dev/null 2>&1 || $(INSTALL) '.[mutants]'
+	$(BIN)/python -m benchmarks.mutants --rows dist/mutants.jsonl --into docs/reliability-mutants.md
+
+fuzz-bytes: $(TEST) ## bytes guided by coverage into what reads uploads (atheris; a minute for each parser)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(INSTALL) '.[fuzz]'
+	$(BIN)/python -m benchmarks.fuzz_bytes --seconds 60
 
 clean: ## remove the environment and caches; runs stay
 	rm -rf $(VENV) build dist docs/_build docs/reference *.egg-info .ruff_cache .mypy_cache

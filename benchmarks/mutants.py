@@ -36,6 +36,7 @@ LIBRARIES = (
 LAWS, METHODS = (f"tests/circuits/test_{name}.py" for name in ("laws", "methods"))
 KINDS = "tests/circuits/test_kinds.py::test_paths_stages_and_parts_are_complete[FFN]"
 FAITHFUL, SELECTING, QUALITY = (f"tests/circuits/test_{name}.py" for name in ("faithfulness", "selection", "quality"))
+FOUND = "tests/fuzz/test_found.py::test_the_table_of_who_sees_whom_is_that_of_the_single_pairs"
 UNITS, LEDGERS, COSTS = (
     "tests/circuits/test_units.py",
     "tests/circuits/test_ledgers.py",
@@ -55,7 +56,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "circuits/effect_sizes.py": ("tests/circuits/test_effect_sizes.py",),
     "circuits/effects.py": (KINDS, METHODS),
     "circuits/faithfulness.py": (FAITHFUL, QUALITY),
-    "circuits/graph.py": (SELECTING, LAWS),
+    "circuits/graph.py": (SELECTING, FOUND, LAWS),
     "circuits/intervals.py": ("tests/workbench/test_fidelity.py",),
     "circuits/ledgers.py": (LEDGERS,),
     "circuits/masking.py": (LAWS, KINDS),
@@ -273,6 +274,7 @@ def main() -> int:
     paths = options.only or list(TESTS)
     with tempfile.TemporaryDirectory() as folder:
         kept = options.rows or Path(folder) / "rows"
+        kept.parent.mkdir(parents=True, exist_ok=True)
         there = read_rows(kept) if options.missing else {}
         report = format_report(
             measure([path for path in paths if path not in there], options.sample, options.seed, kept)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import streamlit as st
 
 from pages.graph import mount_graph, prepare, read_selected
@@ -31,7 +29,8 @@ EVERY = "every run"
 
 def read_linked(names: list[str]) -> list[str]:
     """Runs that the link names, those that there are; says which are not."""
-    linked = [name for name in re.split(",", st.query_params.get("runs", "")) if name][:MOST_RUNS]
+    # Each once, however often a link names it.
+    linked = list(dict.fromkeys(filter(None, st.query_params.get("runs", "").split(","))))[:MOST_RUNS]
     for name in linked:
         if name not in names:
             st.warning(f"There is no saved run {plain(shorten(name, 60))}: it is left out.")

@@ -24,6 +24,9 @@ VERSION = 1
 LARGEST = 50 * 2**20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
+# Of the lens at every position: rows by depth, cells by token.
+GRIDS = ("best", "probability", "answer_probability", "answer_rank")
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -125,7 +128,17 @@ def find_fault(kind: str, found: object) -> str:
     from jsonschema.exceptions import best_match
 
     error = best_match(Draft202012Validator({**load_schema(), "$ref": f"#/$defs/{kind}"}).iter_errors(found))
-    return "" if error is None else f"{error.json_path}: {error.message}"[:300]
+    return find_uneven(kind, found) if error is None else f"{error.json_path}: {error.message}"[:300]
+
+
+def find_uneven(kind: str, found: Any) -> str:
+    """What a table of the lens, which obeys its schema, lacks of a row for each depth and a cell for each token."""
+    table = found.get("everywhere") if kind == "lens" else None
+    for name in GRIDS if table else ():
+        widths = [len(row) for row in table[name]]
+        if widths != [len(table["tokens"])] * len(table["best"]):
+            return f"$.everywhere.{name}: not a row for each of the depths with a cell for each of the tokens"
+    return ""
 
 
 def refuse_constant(name: str) -> float:

@@ -58,6 +58,8 @@ def read_places(folder: Path) -> dict[str, Measured]:
         columns = [table.column(name).to_pylist() for name in names]
     except KeyError as error:
         raise UserError(f"{folder} is no attribution table: it has no column {error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{folder} is damaged: a text of it is not UTF-8 ({error.reason})") from None
     found: dict[str, Measured] = {}
     for fact, row, form, share, margin, unit, reason in zip(*columns, strict=True):
         if row == "reason":

@@ -20,6 +20,9 @@ def test_g_is_the_small_sample_form() -> None:
     """Means one standard deviation apart, corrected for four numbers; undefined without spread."""
     found = measure_g(np.array([1.0, 3.0]), np.array([1.0 - 2**0.5, 3.0 - 2**0.5]))
     assert found == pytest.approx(1 - 3 / (4 * 4 - 9))
+    # Groups of unequal size: (2 * 7/3 + 1 * 1/2) / 3 is the pooled variance.
+    uneven = measure_g(np.array([1.0, 2.0, 4.0]), np.array([0.0, 1.0]))
+    assert uneven == pytest.approx((7 / 3 - 1 / 2) / (31 / 18) ** 0.5 * (1 - 3 / (4 * 5 - 9)))
     assert measure_g(np.ones(3), np.zeros(3)) is None
     assert measure_g(np.ones(1), np.zeros(3)) is None
 

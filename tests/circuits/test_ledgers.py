@@ -10,16 +10,21 @@ import torch
 
 from circuits.anchors import run_anchor
 from circuits.coalitions import Asked, Format, name_format, repeat_readout
+from circuits.graph import Kind, wire
 from circuits.ledgers import Ledgers, measure_ledgers
+from circuits.methods import Options
 from circuits.metrics import build_metric, build_readout
 from circuits.parts import Removal
 from circuits.planted.facts import GAIN
 from circuits.planted.formats import PLACES, plant_ledger
 from circuits.planted.planting import PLANTERS, load_planted
-from circuits.problem import record_run
+from circuits.problem import Inputs, pose_problem, record_run
+from circuits.scoring import score
 from circuits.shapley import measure_interactions
+from circuits.tracing import plan_model
 from probes.attachments import NOTHING, remove_memories
 from probes.errors import UserError
+from probes.progress import quiet
 from tests.checkpoints import load_shape
 from tests.circuits.test_kinds import attach
 from tests.circuits.test_laws import CLEAN
@@ -183,6 +188,21 @@ def test_every_kind_of_block_has_an_exact_share(name: str) -> None:
             assert not division.components and abs(share[0]) > 1e-6
         else:
             assert division.components and abs(division.values[0]).max() > 0
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2"])
+def test_effects_of_the_anchor_are_those_of_zero_ablation(shape: str) -> None:
+    """Attribution of the nodes, added over positions; units of an MLP add up to it where it has no bias of its own."""
+    model = load_shape(shape)
+    inputs = Inputs(CLEAN, CLEAN, NOTHING, NOTHING, build_readout([CLEAN.shape[1]], [[5]], [[9]]))
+    nodes = score(pose_problem(model, inputs, "zero", summed=False), "eap", Options(), quiet).nodes.sum(axis=0)
+    anchor = run_anchor(model, CLEAN, inputs.readout, "logit-diff")
+    found: dict[str, float] = {}
+    for name, effect in zip(anchor.components, anchor.effect[0], strict=True):
+        found[name.partition(".u")[0]] = found.get(name.partition(".u")[0], 0.0) + float(effect)
+    for writer, wanted in zip(wire(plan_model(model, NOTHING)).writers, nodes, strict=True):
+        if writer.kind is not Kind.MLP or model.weights[writer.layer].down_bias is None:
+            assert found[writer.name] == pytest.approx(float(wanted), rel=1e-3, abs=1e-4), writer.name
 
 
 def test_the_anchor_is_read_off_the_combination_with_nothing_on() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.agreement import compare_circuits, measure_agreement, sample_edges
+from circuits.agreement import compare_circuits, correlate, measure_agreement, sample_edges
 from circuits.assembly import assemble
 from circuits.circuit import Circuit, EdgeScores, mask_edges
 from circuits.connectivity import Mask
@@ -120,6 +120,19 @@ def test_misses_are_the_largest_errors_of_a_sample_from_strong_to_weak(problem: 
     errors = [abs(miss.estimate - miss.exact) for miss in found.misses]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] == pytest.approx(np.abs(scores.edges.ravel()[chosen] - drops).max(), rel=1e-4)
+
+
+def test_rank_correlation_is_none_where_there_is_nothing_to_rank() -> None:
+    line = np.array([0.0, 0.5, 1.0])
+    assert correlate(line, -line) == pytest.approx(-1.0)
+    assert correlate(line, np.array([0.0, 0.0, 1.0])) == pytest.approx(0.75**0.5)
+    assert correlate(np.ones(3), line) is None and correlate(line, np.ones(3)) is None
+    assert correlate(line[:2], line[:2]) is None
+
+
+def test_a_sample_as_large_as_the_graph_is_the_graph(scores: EdgeScores) -> None:
+    ranked = rank_edges(scores)
+    assert sorted(sample_edges(scores, len(ranked), 0).tolist()) == sorted(ranked.tolist())
 
 
 def test_equal_circuits_overlap_and_disjoint_ones_do_not(scores: EdgeScores) -> None:

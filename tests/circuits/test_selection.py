@@ -186,6 +186,31 @@ def test_more_edges_than_there_are_keep_the_whole_graph() -> None:
     assert keep_strongest(scores, 10**6).sum() == scores.wiring.edges * POSITIONS
 
 
+def test_nodes_have_their_scores_and_arcs_join_heads_that_share_keys() -> None:
+    """A writer's own score, of what only reads the sum over its edges, 0 for the logits; arcs go forward."""
+    plan = Plan(layers=2, heads=4, kv_heads=2)
+    scores = build_scores(plan, 0)
+    attention = np.full((2, 4, POSITIONS, POSITIONS), 0.125, dtype=np.float32)
+    attention[1, 3] = 0.0
+    mask = np.broadcast_to(scores.wiring.visible, scores.edges.shape)
+    circuit = assemble(scores, mask, 5, attention)
+    assert circuit.requested == 5 and circuit.total == scores.wiring.edges * POSITIONS == len(circuit.edges)
+    names = {f"a{layer}.{kind}{n}" for layer in range(2) for kind, count in (("kv", 2), ("h", 4)) for n in range(count)}
+    assert {node.component.name for node in circuit.nodes} == names | {"embed", "m0", "m1", "logits"}
+    for node in circuit.nodes:
+        into = [edge.score for edge in circuit.edges if edge.reader == node.id]
+        out = [edge.score for edge in circuit.edges if edge.writer == node.id]
+        wanted = 0.0 if node.component.kind is Kind.LOGITS else sum(out or into)
+        assert node.score == pytest.approx(wanted, abs=1e-5), node.id
+    assert {(move.source, move.target) for move in circuit.moves} == {
+        (f"a{layer}.kv{head // 2}@{start}", f"a{layer}.h{head}@{stop}")
+        for layer in range(2)
+        for head in range(4 - layer)
+        for stop in range(POSITIONS)
+        for start in range(stop + 1)
+    }
+
+
 def test_edge_counts_follow_from_the_plan() -> None:
     """GPT-2 small has the 32,491 edges that peers count; grouped key-value heads are one reader each."""
     assert wire(Plan(layers=12, heads=12, kv_heads=12)).edges == 32_491

@@ -17,6 +17,7 @@ from unittest import mock
 from streamlit.logger import set_log_level
 from streamlit.testing.v1 import AppTest
 
+from pages.memory_study import LEDGER, PATH, READ, TRIALS
 from probes.errors import UserError
 from tests.conftest import make_run
 from tests.fuzz.cases import Attempt, Read, Target
@@ -44,12 +45,9 @@ PARAMETERS: dict[str, dict[str, tuple[str, ...]]] = {
         "run": ("first", "second"), "node": ("m0@1", "a0.h0@0", "logits@4", "group:1"), "edges": ("5", "999999999"),
         "view": ("VIEW",), "with": ("second",), "draft": (DRAFT,),
     },
-    "memory": {
-        "study": ("first", "conflict"), "section": ("Ledger", "What was read", "Cluster path", "Block and ask again"),
-    },
+    "memory": {"study": ("first", "conflict"), "section": (LEDGER, READ, PATH, TRIALS)},
     "knowledge": {
-        "section": ("core", "components", *FOUND), "measurement": tuple(FOUND),
-        "component": ("m1.u3", "a0.h1", "bank 1:5"),
+        "section": ("core", "components", *FOUND), "measurement": tuple(FOUND), "component": ("m1.u3", "bank 1:5"),
         "runs": ("first,second", "first", "second,,first,first"),
     },
     "placement": {

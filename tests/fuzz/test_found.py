@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -27,9 +28,12 @@ from tests.conftest import PLAN, make_run
 from tests.fuzz.banks import make_router, write_explicit, write_parametric
 from tests.fuzz.files import encode_foreign
 from tests.fuzz.tables import FACT, encode_parquet
+from tests.pages.measured import FOUND
 from workbench.banks.routing import check_widths
 from workbench.importing import read_circuit
+from workbench.measurements import read_measurement
 from workbench.memory.documents import count_characters, list_files
+from workbench.placement import read_places
 from workbench.run_index import list_entries
 from workbench.runs import encode_run, load_run, pack_arrays, save_run
 from workbench.sweeps.parts import load_table
@@ -183,3 +187,18 @@ def test_a_checkpoint_without_positions(tmp_path: Path, positions: int) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": positions}))
     with pytest.raises(UserError, match="positions"):
         load_model(str(folder), device="cpu")
+
+
+def test_a_lens_table_that_is_no_grid() -> None:
+    for name in ("best", "answer_rank"):
+        found = copy.deepcopy(FOUND["lens"])
+        found["everywhere"][name][0].append(found["everywhere"][name][0][0])
+        with pytest.raises(UserError, match=rf"everywhere\.{name}"):
+            read_measurement(json.dumps(found).encode())
+
+
+def test_a_table_of_texts_that_are_no_utf8(tmp_path: Path) -> None:
+    rows = [{"fact": "a-fact", "row": "reason", "reason": "why not"}]
+    (tmp_path / "part-000000.parquet").write_bytes(encode_parquet(rows).replace(b"a-fact", b"a-\xff\xffct"))
+    with pytest.raises(UserError):
+        read_places(tmp_path)

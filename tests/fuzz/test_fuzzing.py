@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz import banks, checkpoints, commands, documents, files, tables
+from tests.fuzz import banks, checkpoints, commands, documents, files, links, tables
 from tests.fuzz.cases import Target, draw_case, judge
 
 # Cases of each target.
-CASES = {files: 40, banks: 25, tables: 30, documents: 25, commands: 60, checkpoints: 8}
+CASES = {files: 40, banks: 25, tables: 30, documents: 25, commands: 60, checkpoints: 8, links: 5}
 TARGETS = [(target, count) for module, count in CASES.items() for target in module.TARGETS]
 
 

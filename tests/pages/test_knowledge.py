@@ -200,3 +200,13 @@ def test_runs_are_laid_over_each_other(open_page: OpenPage, runs: Path, build_ru
     app.multiselect(key="core-runs").set_value(["run-0", "short"]).run()
     app.toggle(key="core-positions").set_value(True).run()
     assert "differ in their number of tokens" in app.error[0].value and not app.exception
+
+
+def test_a_link_that_names_a_run_twice_lays_it_over_others_once(
+    open_page: OpenPage, runs: Path, build_run: Callable[..., Run]
+) -> None:
+    for seed, name in enumerate(("first", "second")):
+        save_run(build_run(seed=seed), runs / name)
+    app = open_page("knowledge", section="core", runs="first,second,first,,second")
+    assert not app.exception
+    assert app.multiselect(key="core-runs").value == ["first", "second"]
