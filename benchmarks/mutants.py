@@ -57,7 +57,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "circuits/effects.py": (KINDS, METHODS),
     "circuits/faithfulness.py": (FAITHFUL, QUALITY),
     "circuits/graph.py": (SELECTING, FOUND, LAWS),
-    "circuits/intervals.py": ("tests/workbench/test_fidelity.py",),
+    "circuits/intervals.py": ("tests/circuits/test_intervals.py",),
     "circuits/ledgers.py": (LEDGERS,),
     "circuits/masking.py": (LAWS, KINDS),
     "circuits/metrics.py": (LAWS, METHODS),

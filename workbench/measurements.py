@@ -133,7 +133,7 @@ def find_fault(kind: str, found: object) -> str:
 
 def find_uneven(kind: str, found: Any) -> str:
     """What a table of the lens, which obeys its schema, lacks of a row for each depth and a cell for each token."""
-    table = found.get("everywhere") if kind == "lens" else None
+    table: dict[str, Any] = (found.get("everywhere") if kind == "lens" else None) or {}
     for name in GRIDS if table else ():
         widths = [len(row) for row in table[name]]
         if widths != [len(table["tokens"])] * len(table["best"]):

@@ -30,6 +30,7 @@ from tests.fuzz.files import encode_foreign
 from tests.fuzz.tables import FACT, encode_parquet
 from tests.pages.measured import FOUND
 from workbench.banks.routing import check_widths
+from workbench.drafts import load_draft, save_draft
 from workbench.importing import read_circuit
 from workbench.measurements import read_measurement
 from workbench.memory.documents import count_characters, list_files
@@ -37,14 +38,14 @@ from workbench.placement import read_places
 from workbench.run_index import list_entries
 from workbench.runs import encode_run, load_run, pack_arrays, save_run
 from workbench.sweeps.parts import load_table
-from workbench.view_files import read_views
+from workbench.view_files import SavedView, load_view, read_views, save_view
 
 DEEP = b'{"a":' * 100_000
 
 
 def edit_run(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     """A saved run whose run.json was changed."""
-    save_run(make_run(edges=8), folder)
+    save_run(make_run(edges=8, parts=1), folder)
     about = json.loads((folder / "run.json").read_bytes())
     change(about)
     (folder / "run.json").write_text(json.dumps(about))
@@ -61,6 +62,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "layers without end": lambda about: about["circuit"]["plan"].update(layers=10**12),
     "a memory layer beyond": lambda about: about["circuit"]["plan"].update(explicit_layers=[99]),
     "a probability that is text": lambda about: about["conditions"][0]["answer"].update(probability="much"),
+    "a method of parts that is a list": lambda about: about["parts"].update(method=["eap"]),
     "a version that is long": lambda about: about.update(version="x" * 5000),
 }
 
@@ -108,6 +110,17 @@ def test_arrays_that_unpack_to_more_than_their_run_has(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 1 << 24
+
+
+def test_half_a_character_in_a_run_and_in_a_view(tmp_path: Path) -> None:
+    """JSON's escapes can hold it, UTF-8 cannot: what is written of it again is its escape."""
+    folder = edit_run(tmp_path / "runs" / "run", lambda about: about["pairs"][0].update(clean="\ud83d"))
+    assert [entry.name for entry in list_entries(tmp_path / "runs")] == ["run"]
+    run = load_run(folder)
+    number = save_view(folder, SavedView(5, title="\ud83d"))
+    assert read_views(folder)[number]["title"] == load_view(folder, number, run.circuit)[0].title == "\ud83d"
+    save_draft(folder, "0" * 12, SavedView(5, title="\ud83d"))
+    assert load_draft(folder, "0" * 12, run.circuit)[0].title == "\ud83d"
 
 
 def test_json_deeper_than_the_parser_goes(tmp_path: Path) -> None:
