@@ -59,7 +59,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "circuits/graph.py": (SELECTING, FOUND, LAWS),
     "circuits/intervals.py": ("tests/circuits/test_intervals.py",),
     "circuits/ledgers.py": (LEDGERS,),
-    "circuits/masking.py": (LAWS, KINDS),
+    "circuits/masking.py": (LAWS, FAITHFUL, KINDS),
     "circuits/metrics.py": (LAWS, METHODS),
     "circuits/optimum.py": (SELECTING,),
     "circuits/patching.py": (LAWS, METHODS),
