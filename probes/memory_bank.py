@@ -157,6 +157,8 @@ def check_shard(path: Path, head: Head, part: Part, file: Any) -> None:
         promised = wanted[:-1] if name == "positions" else wanted
         if shape != promised:
             raise UserError(f"{path} holds {name} of shape {shape} and {HEAD} promises {promised}")
+        if name == "positions" and not stored.get_dtype().startswith("I"):
+            raise UserError(f"{path} holds {name} as {stored.get_dtype()}, which are no whole numbers")
         if head.code and name != "positions" and stored.get_dtype() != "U8":
             raise UserError(f"{path} holds {name} as {stored.get_dtype()} and a compressed bank has bytes")
 

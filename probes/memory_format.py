@@ -10,6 +10,7 @@ slot byte] that `codebooks.safetensors` turns back into numbers (`probes/codeboo
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from probes.explicit import Positions
 FORMAT = "memory-circuits/explicit-memory"
 VERSION = 2
 HEAD = "memory.json"
+# Numbers that the keys of one memory may have: more than any model's.
+MOST_NUMBERS = 1 << 32
 PRECISIONS = ("float32", "bfloat16", "float16")
 # Columns of a part's entries: `start` and `end` are characters of the document, `token_starts` characters of the text.
 ENTRIES = pa.schema(
@@ -118,7 +121,8 @@ def read_head(folder: Path) -> Head:
     try:
         return parse_first_version(about) if about["version"] == 1 else parse_head(about)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a whole head of a bank ({type(error).__name__}: {error})") from None
+        line = " ".join(str(error).split())[:160]
+        raise UserError(f"{path} is not a whole head of a bank ({type(error).__name__}: {line})") from None
 
 
 def parse_head(about: dict[str, Any]) -> Head:
@@ -129,8 +133,10 @@ def parse_head(about: dict[str, Any]) -> Head:
         name = str(part["name"])
         if not name.startswith("part-") or not name.removeprefix("part-").isdigit():
             raise ValueError(f"no part is called {name[:40]!r}")
-        deleted = tuple(int(row) for row in part["deleted"])
-        parts.append(Part(name, int(part["rows"]), part["shard_sha256"], part["entries_sha256"], deleted))
+        rows, deleted = int(part["rows"]), tuple(int(row) for row in part["deleted"])
+        if any(not 0 <= row < rows for row in deleted):
+            raise ValueError(f"{name} has deleted rows that it does not have")
+        parts.append(Part(name, rows, str(part["shard_sha256"]), str(part["entries_sha256"]), deleted))
     head = Head(
         version=VERSION,
         model_sha256=str(about["model_sha256"]),
@@ -152,6 +158,8 @@ def parse_head(about: dict[str, Any]) -> Head:
     )
     if head.precision not in PRECISIONS:
         raise ValueError(f"no numbers are called {head.precision[:40]!r}")
+    if not 0 <= math.prod(head.shape) <= MOST_NUMBERS or min(head.shape) < 0:
+        raise ValueError(f"no memory has keys of shape {head.shape}")
     if head.code:
         head.read_code()
     return head
@@ -169,6 +177,9 @@ def read_positions(name: object) -> Positions:
 def parse_first_version(about: dict[str, Any]) -> Head:
     """Head of a version 1 bank; its shape may be known from its shard alone (0 here)."""
     ids = tuple(str(name) for name in about["ids"])
+    for name in ids:
+        # Half a character, which no table can hold.
+        name.encode()
     return Head(
         version=1,
         model_sha256=str(about["model_sha256"]),
@@ -212,6 +223,10 @@ def read_entries(folder: Path, part: Part, columns: list[str] | None = None) -> 
     path = folder / part.entries
     try:
         table = pq.read_table(path, columns=columns)
+        table.validate(full=True)
+        for name in {*table.column_names, *(columns or ())} & {*ENTRIES.names}:
+            if table.schema.field(name).type not in (ENTRIES.field(name).type, pa.null()):
+                raise KeyError(f"{name} is {table.schema.field(name).type}")
     except (OSError, pa.ArrowException, KeyError) as error:
         line = " ".join(str(error).split())[:160]
         raise UserError(f"{path} is damaged or missing ({line}): write the bank again") from None

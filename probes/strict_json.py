@@ -17,3 +17,14 @@ def parse_json(data: bytes | str) -> Any:
         return json.loads(data, parse_constant=refuse_constant)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def dump_json(value: Any, **layout: Any) -> bytes:
+    """UTF-8 of a JSON value, letters as they are; all as escapes where half a character, which UTF-8 lacks, is in it.
+
+    Raises ValueError for numbers that are not finite. `layout` is `json.dumps`'s.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, **layout).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False, **layout).encode()

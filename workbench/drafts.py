@@ -6,7 +6,6 @@ draft writes it; whoever opens its link goes on in a draft of their own. Copies 
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from contextlib import suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from circuits.circuit import Circuit
 from probes.errors import UserError
+from probes.strict_json import dump_json
 from workbench.storage import write_file
 from workbench.view_files import FORMAT, VERSION, SavedView, decode_view, encode_view, fit, read_file
 
@@ -45,7 +45,7 @@ def save_draft(run: Path, number: str, view: SavedView) -> None:
             old.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot keep a draft: {error.strerror or error}") from None
-    write_file(path, json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+    write_file(path, dump_json(document) + b"\n")
 
 
 def load_draft(run: Path, number: str, circuit: Circuit) -> tuple[SavedView, int]:

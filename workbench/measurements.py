@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import UserError
+from probes.strict_json import dump_json
 from workbench.library import find_runs
 from workbench.storage import read_bytes, write_file
 
@@ -192,8 +193,7 @@ def save_measurement(measured: Measurement, path: Path) -> None:
         "model": dict(measured.model),
         "found": measured.found,
     }
-    text = json.dumps(document, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False)
-    write_file(path, text.encode() + b"\n")
+    write_file(path, dump_json(document, indent=1, sort_keys=True) + b"\n")
 
 
 def import_measurement(data: bytes, folder: Path) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from circuits.graph import Component, Kind, Wiring, parse_component, split_node
 from circuits.parts import PART_KINDS, KeptPart, KeptParts
 from probes.errors import UserError
+from workbench.json_values import are_texts, require
 
 if TYPE_CHECKING:
     from workbench.cases import Case
@@ -51,6 +52,8 @@ def decode_parts(value: dict[str, Any] | None, wiring: Wiring) -> KeptParts | No
     """
     if value is None:
         return None
+    words = {name: value[name] for name in ("method", "ablation", "metric", "unit")}
+    require(are_texts([*words.values()]), "method, ablation, metric or unit of the parts", "text")
     parts = tuple(decode_part(part, wiring.plan.layers) for part in value["list"])
     writers, readers = set(wiring.writers), {"", *(reader.name for reader in wiring.readers)}
     for part in parts:
@@ -61,10 +64,7 @@ def decode_parts(value: dict[str, Any] | None, wiring: Wiring) -> KeptParts | No
         parts=parts,
         asked=int(value["asked"]),
         readers=tuple(value["readers"]),
-        method=value["method"],
-        ablation=value["ablation"],
-        metric=value["metric"],
-        unit=value["unit"],
+        **words,
         left_out=tuple(value["left_out"]),
     )
 

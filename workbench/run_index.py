@@ -151,7 +151,7 @@ def write_index(folder: Path, entries: list[Entry]) -> None:
     lines = [{name: value for name, value in asdict(entry).items() if name in names} for entry in entries]
     document = {"format": FORMAT, "version": VERSION, "runs": lines}
     try:
-        write_file(folder / INDEX, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+        write_file(folder / INDEX, json.dumps(document, separators=(",", ":")).encode())
     except UserError:
         return
 

@@ -122,7 +122,8 @@ def load_curve(folder: Path) -> SizeCurve | None:
         if not columns.size or not np.isfinite(columns).all() or (np.diff(columns[0]) <= 0).any() or columns[0, 0] < 1:
             raise ValueError("its sizes or numbers do not hold")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is not a curve of this release ({error}): remove it and measure again") from None
+        line = " ".join(str(error).split())[:160]
+        raise UserError(f"{path} is not a curve of this release ({line}): remove it and measure again") from None
     return curve
 
 

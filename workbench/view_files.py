@@ -17,7 +17,7 @@ from typing import Any
 
 from circuits.circuit import Circuit
 from probes.errors import UserError
-from probes.strict_json import parse_json
+from probes.strict_json import dump_json, parse_json
 from workbench.storage import read_bytes, write_file
 from workbench.views.curation import LONGEST_NAME, Curation, Group
 
@@ -128,9 +128,7 @@ def save_view(place: Path, view: SavedView) -> str:
         views.pop(number, None)
         kept = dict(list(views.items())[-(MOST_VIEWS - 1) :]) | {number: value}
         document = {"format": FORMAT, "version": VERSION, "views": kept}
-        write_file(
-            find_views(place), json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n"
-        )
+        write_file(find_views(place), dump_json(document, indent=1) + b"\n")
     return number
 
 

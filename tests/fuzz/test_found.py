@@ -14,37 +14,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from circuits.graph import MOST_PAIRS, Plan, can_see, count_ends, wire
 from probes.bank import load_bank
 from probes.blocks import Design, Widths
+from probes.descriptions import seal_description
 from probes.errors import UserError
 from probes.facts import build_fact, load_facts, read_rows
-from probes.memory_bank import open_bank
+from probes.memory_bank import find_faults, open_bank
+from probes.memory_format import read_entries
 from probes.models import load_model
 from tests.checkpoints import load_shape, write_checkpoint
 from tests.conftest import PLAN, make_run
-from tests.fuzz.banks import make_router, write_explicit, write_parametric
+from tests.fuzz.banks import make_router, write_explicit, write_parametric, write_tree
 from tests.fuzz.files import encode_foreign
 from tests.fuzz.tables import FACT, encode_parquet
 from tests.pages.measured import FOUND
+from workbench.banks.corpus import load_tree
 from workbench.banks.routing import check_widths
+from workbench.drafts import load_draft, save_draft
 from workbench.importing import read_circuit
-from workbench.measurements import read_measurement
+from workbench.measurements import Measurement, open_measurement, read_measurement, save_measurement
 from workbench.memory.documents import count_characters, list_files
 from workbench.placement import read_places
 from workbench.run_index import list_entries
 from workbench.runs import encode_run, load_run, pack_arrays, save_run
+from workbench.size_curves import SizeCurve, load_curve, save_curve
 from workbench.sweeps.parts import load_table
-from workbench.view_files import read_views
+from workbench.view_files import SavedView, load_view, read_views, save_view
 
 DEEP = b'{"a":' * 100_000
 
 
 def edit_run(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     """A saved run whose run.json was changed."""
-    save_run(make_run(edges=8), folder)
+    save_run(make_run(edges=8, parts=1), folder)
     about = json.loads((folder / "run.json").read_bytes())
     change(about)
     (folder / "run.json").write_text(json.dumps(about))
@@ -61,6 +69,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "layers without end": lambda about: about["circuit"]["plan"].update(layers=10**12),
     "a memory layer beyond": lambda about: about["circuit"]["plan"].update(explicit_layers=[99]),
     "a probability that is text": lambda about: about["conditions"][0]["answer"].update(probability="much"),
+    "a method of parts that is a list": lambda about: about["parts"].update(method=["eap"]),
     "a version that is long": lambda about: about.update(version="x" * 5000),
 }
 
@@ -108,6 +117,19 @@ def test_arrays_that_unpack_to_more_than_their_run_has(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 1 << 24
+
+
+def test_half_a_character_in_a_run_and_in_a_view(tmp_path: Path) -> None:
+    """JSON's escapes can hold it, UTF-8 cannot: what is written of it again is its escape."""
+    folder = edit_run(tmp_path / "runs" / "run", lambda about: about["pairs"][0].update(clean="\ud83d"))
+    assert [entry.name for entry in list_entries(tmp_path / "runs")] == ["run"]
+    run = load_run(folder)
+    number = save_view(folder, SavedView(5, title="\ud83d"))
+    assert read_views(folder)[number]["title"] == load_view(folder, number, run.circuit)[0].title == "\ud83d"
+    save_draft(folder, "0" * 12, SavedView(5, title="\ud83d"))
+    assert load_draft(folder, "0" * 12, run.circuit)[0].title == "\ud83d"
+    save_measurement(Measurement("lens", FOUND["lens"], "\ud83d"), tmp_path / "lens.json")
+    assert open_measurement(tmp_path / "lens.json").command == "\ud83d"
 
 
 def test_json_deeper_than_the_parser_goes(tmp_path: Path) -> None:
@@ -202,3 +224,63 @@ def test_a_table_of_texts_that_are_no_utf8(tmp_path: Path) -> None:
     (tmp_path / "part-000000.parquet").write_bytes(encode_parquet(rows).replace(b"a-fact", b"a-\xff\xffct"))
     with pytest.raises(UserError):
         read_places(tmp_path)
+
+
+def change_sealed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a bank's head and seal it again."""
+    about = json.loads(path.read_bytes())
+    about.pop("sha256")
+    change(about)
+    path.write_bytes(seal_description(about))
+
+
+HEADS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "deleted rows that are not there": lambda about: about["parts"][0].update(deleted=[1000]),
+    "heads without end": lambda about: about.update(kv_heads=10**20),
+    "a precision that is long": lambda about: about.update(precision="x" * 10_000),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_of_memories_that_lie(tmp_path: Path, name: str) -> None:
+    write_explicit(tmp_path / "memory", load_shape("llama"))
+    change_sealed(tmp_path / "memory" / "memory.json", HEADS[name])
+    with pytest.raises(UserError, match="not a whole head") as raised:
+        open_bank(tmp_path / "memory")
+    assert len(str(raised.value)) < 500
+
+
+def test_entries_of_other_kinds_than_a_memorys(tmp_path: Path) -> None:
+    write_explicit(tmp_path / "memory", load_shape("llama"))
+    part, path = open_bank(tmp_path / "memory").head.parts[0], tmp_path / "memory" / "part-000000.parquet"
+    table = read_entries(tmp_path / "memory", part)
+    texts = table.column("text").cast("binary")
+    for name, wrong in (("text", texts), ("id", pa.array([1] * part.rows))):
+        pq.write_table(table.set_column(table.column_names.index(name), name, wrong), path)
+        with pytest.raises(UserError, match="damaged"):
+            read_entries(tmp_path / "memory", part)
+
+
+def test_positions_that_are_no_whole_numbers(tmp_path: Path) -> None:
+    write_explicit(tmp_path / "memory", load_shape("llama"))
+    path = tmp_path / "memory" / "part-000000.safetensors"
+    tensors = load_file(path)
+    save_file({**tensors, "positions": tensors["positions"].float()}, path)
+    assert [fault for fault in find_faults(tmp_path / "memory") if "no whole numbers" in fault]
+
+
+def test_a_tree_without_levels(tmp_path: Path) -> None:
+    write_tree(tmp_path / "tree", load_shape("llama"))
+    path = tmp_path / "tree" / "tree.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"depth": 0}))
+    with pytest.raises(UserError, match="0 levels"):
+        load_tree(tmp_path / "tree")
+
+
+def test_a_curve_with_a_word_for_a_number(tmp_path: Path) -> None:
+    save_curve(tmp_path, SizeCurve((1, 2), (0.5, 1.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0), 1, 0))
+    curve = json.loads((tmp_path / "curve.json").read_bytes())
+    (tmp_path / "curve.json").write_text(json.dumps(curve | {"faithfulness": ["long" * 10_000, 1.0]}))
+    with pytest.raises(UserError) as raised:
+        load_curve(tmp_path)
+    assert len(str(raised.value)) < 500

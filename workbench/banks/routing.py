@@ -104,6 +104,8 @@ def measure_distances(vectors: Vectors, centroids: Vectors) -> Vectors:
 def load_router(folder: Path, branching: int, depth: int) -> Router:
     """Router in a bank's or tree's folder. Raises UserError when there is none, or it does not fit the levels."""
     path = folder / ROUTER
+    if depth < 1:
+        raise UserError(f"{folder} has a router of {depth} levels: there is nothing to route to")
     try:
         tensors = load_file(path)
         centroids = tuple(tensors[f"level{level}.centroids"] for level in range(1, depth + 1))

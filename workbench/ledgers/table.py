@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import UserError
-from probes.strict_json import parse_json
+from probes.strict_json import dump_json, parse_json
 from workbench.json_values import are_texts, is_number, require, require_fields
 from workbench.storage import read_bytes, write_file
 
@@ -165,9 +165,7 @@ def list_rows(ledger: Ledger) -> list[dict[str, Any]]:
 def save_ledgers(ledgers: Sequence[Ledger], about: dict[str, Any], path: Path) -> None:
     """Write ledgers with what they come from (model, settings, versions) as one JSON file, whole or not at all."""
     document = {"format": FORMAT, "version": VERSION, **about, "ledgers": [ledger.to_json() for ledger in ledgers]}
-    write_file(
-        path, json.dumps(document, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
-    )
+    write_file(path, dump_json(document, indent=1, sort_keys=True) + b"\n")
 
 
 def load_document(path: Path) -> tuple[dict[str, Any], tuple[Ledger, ...]]:
