@@ -32,6 +32,13 @@ LIBRARIES = (
     "duckdb", "jsonschema", "networkx", "numpy", "pyarrow.parquet", "pytest", "scipy.stats",
     "safetensors.torch", "streamlit", "tokenizers", "torch", "transformer_lens", "transformers",
 )  # fmt: skip
+
+
+def choose(path: str, *names: str) -> tuple[str, ...]:
+    """Some tests of a file, for pytest."""
+    return tuple(f"{path}::test_{name}" for name in names)
+
+
 # The narrow tests of each file, the quick ones first.
 LAWS, METHODS = (f"tests/circuits/test_{name}.py" for name in ("laws", "methods"))
 KINDS = "tests/circuits/test_kinds.py::test_paths_stages_and_parts_are_complete[FFN]"
@@ -60,17 +67,31 @@ TESTS: dict[str, tuple[str, ...]] = {
     "circuits/intervals.py": ("tests/circuits/test_intervals.py",),
     "circuits/ledgers.py": (LEDGERS,),
     "circuits/masking.py": (LAWS, FAITHFUL, KINDS),
-    "circuits/metrics.py": (LAWS, METHODS),
+    "circuits/metrics.py": ("tests/circuits/test_metrics.py", LAWS),
     "circuits/optimum.py": (SELECTING,),
-    "circuits/patching.py": (LAWS, METHODS),
-    "circuits/pruning.py": (METHODS,),
+    "circuits/patching.py": (LAWS,),
+    "circuits/pruning.py": choose(METHODS, "pruning_in_batches_is_pruning_one_by_one"),
     "circuits/quality.py": (QUALITY,),
-    "circuits/relevance.py": (KINDS, METHODS),
-    "circuits/scoring.py": (FAITHFUL, METHODS),
+    "circuits/relevance.py": choose(
+        METHODS,
+        "relevance_of_one_unit_by_hand",
+        "halved_products_split_their_relevance",
+        "relevance_is_conserved",
+        "relevance_rules_change_no_forward_pass",
+    ),
+    "circuits/scoring.py": (
+        FAITHFUL,
+        *choose(METHODS, "padding_changes_no_score", "node_methods_of_a_batch_are_means_of_its_pairs"),
+    ),
     "circuits/selection.py": (SELECTING,),
     "circuits/shapley.py": ("tests/circuits/test_shapley.py", LEDGERS),
     "circuits/stability.py": (SELECTING,),
-    "circuits/stages.py": (METHODS, KINDS),
+    "circuits/stages.py": choose(
+        METHODS,
+        "stages_are_what_cannot_see_each_other",
+        "effects_of_nodes_are_patches_of_their_edges",
+        "scores_of_a_stage_add_up_to_its_exact_effect",
+    ),
     "circuits/units.py": (UNITS,),
     "probes/attachments.py": (EXACT, LAWS),
     "probes/blocks.py": (BANK,),

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from probes.attachments import Attachment, ExplicitBlocks
 from probes.errors import UserError
-from probes.explicit import fetch_memories
+from probes.explicit import ExplicitMemories, fetch_memories, fetch_memory_rows, turn_memories
 from probes.forward import Pass
 from probes.prefix import add_prefix, read_prefix
 from probes.reading import Reader
@@ -200,3 +200,21 @@ def test_hooks_are_removed_when_a_pass_fails() -> None:
     with pytest.raises(RuntimeError, match="planted"):
         model.run(TOKENS, [("blocks.1.attn.hook_q", fail)])
     assert torch.equal(Pass(model).run(TOKENS), before)
+
+
+def test_slots_are_absent_where_no_token_was_kept() -> None:
+    """Position 0 is a token, -1 is none; rows of several prompts share what they name, in their own order."""
+    model = load_shape("llama")
+    shape = (2, 1, model.kv_heads, 3)
+    positions = torch.tensor([0, 4, -1]).expand(shape).int()
+    generator = torch.Generator().manual_seed(0)
+    keys, values = (torch.randn(*shape, model.d_head, generator=generator) for _ in range(2))
+    memories = ExplicitMemories(("a", "b"), (1,), 32, "", "0" * 64, keys, values, positions)
+    block = turn_memories(memories, model)
+    assert block.absent.shape == (1, 1, 2, model.kv_heads, 3)
+    assert block.absent.reshape(-1, 3).unique(dim=0).tolist() == [[False, False, True]]
+    torch.testing.assert_close(block.values[0, 0], values[:, 0])
+    rows = fetch_memory_rows(memories, model, [("b", "a"), ("a", "b")])
+    assert rows.ids == ("b", "a") and rows.keys.shape[0] == 2
+    torch.testing.assert_close(rows.values[0], block.values[0].flip(1))
+    torch.testing.assert_close(rows.keys[1], block.keys[0])
