@@ -37,6 +37,7 @@ from tests.pages.measured import FOUND
 from workbench.banks.corpus import load_tree
 from workbench.banks.routing import check_widths
 from workbench.drafts import load_draft, save_draft
+from workbench.formats.eap import encode_eap
 from workbench.importing import read_circuit
 from workbench.measurements import Measurement, open_measurement, read_measurement, save_measurement
 from workbench.memory.documents import count_characters, list_files
@@ -284,3 +285,20 @@ def test_a_curve_with_a_word_for_a_number(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         load_curve(tmp_path)
     assert len(str(raised.value)) < 500
+
+
+def test_an_edge_into_a_layer_that_the_model_has_not() -> None:
+    document = encode_eap(make_run(edges=20))[0]
+    inside = {"score": 1.0, "in_graph": True}
+    for name in ("input->a3.h0<k>", "input->m3", "m2->a3.h1<q>"):
+        with pytest.raises(UserError, match="a model of its cfg has not"):
+            read_circuit(json.dumps(document | {"edges": {name: inside}}).encode())
+    read_circuit(json.dumps(document | {"edges": {"m2->logits": inside, "input->a2.h0<k>": inside}}).encode())
+
+
+def test_entries_whose_columns_have_no_names(tmp_path: Path) -> None:
+    write_explicit(tmp_path / "memory", load_shape("llama"))
+    path = tmp_path / "memory" / "part-000000.parquet"
+    path.write_bytes(path.read_bytes().replace(b"sha256", b"sha\xff\xff6"))
+    with pytest.raises(UserError, match="damaged"):
+        read_entries(tmp_path / "memory", open_bank(tmp_path / "memory").head.parts[0])
