@@ -227,7 +227,7 @@ def read_entries(folder: Path, part: Part, columns: list[str] | None = None) -> 
         for name in {*table.column_names, *(columns or ())} & {*ENTRIES.names}:
             if table.schema.field(name).type not in (ENTRIES.field(name).type, pa.null()):
                 raise KeyError(f"{name} is {table.schema.field(name).type}")
-    except (OSError, pa.ArrowException, KeyError) as error:
+    except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())[:160]
         raise UserError(f"{path} is damaged or missing ({line}): write the bank again") from None
     if table.num_rows != part.rows:

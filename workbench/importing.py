@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from circuits.circuit import Circuit, Edge, Move, build_node
-from circuits.graph import Plan, can_see, check_plan, parse_component
+from circuits.graph import Kind, Plan, can_see, check_plan, parse_component
 from probes.errors import UserError
 from workbench.circuit_files import CircuitFile
 from workbench.exports_json import FORMAT, parse_document, read_json
@@ -201,7 +201,8 @@ def read_marks(document: dict[str, Any], names: dict[str, str]) -> tuple[tuple[s
 def has_edge(plan: Plan, writer: str, reader: str) -> bool:
     """Whether a model of the plan has both components, and the second reads after the first wrote."""
     first, second = (parse_component(name, plan.layers) for name in (writer, reader))
-    whole = first.layer < plan.layers and second.layer <= plan.layers and max(first.head, second.head) < plan.heads
+    last = plan.layers if second.kind is Kind.LOGITS else plan.layers - 1
+    whole = first.layer < plan.layers and second.layer <= last and max(first.head, second.head) < plan.heads
     return whole and can_see(first, second, plan.parallel)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import io
@@ -30,13 +31,15 @@ from probes.memory_format import read_entries
 from probes.models import load_model
 from tests.checkpoints import load_shape, write_checkpoint
 from tests.conftest import PLAN, make_run
-from tests.fuzz.banks import make_router, write_explicit, write_parametric, write_tree
+from tests.fuzz.banks import make_router, write_compressed, write_explicit, write_parametric, write_tree
 from tests.fuzz.files import encode_foreign
 from tests.fuzz.tables import FACT, encode_parquet
 from tests.pages.measured import FOUND
+from tests.sweep_tables import write_table
 from workbench.banks.corpus import load_tree
 from workbench.banks.routing import check_widths
 from workbench.drafts import load_draft, save_draft
+from workbench.formats.eap import encode_eap
 from workbench.importing import read_circuit
 from workbench.measurements import Measurement, open_measurement, read_measurement, save_measurement
 from workbench.memory.documents import count_characters, list_files
@@ -44,6 +47,7 @@ from workbench.placement import read_places
 from workbench.run_index import list_entries
 from workbench.runs import encode_run, load_run, pack_arrays, save_run
 from workbench.size_curves import SizeCurve, load_curve, save_curve
+from workbench.sweeps import queries
 from workbench.sweeps.parts import load_table
 from workbench.view_files import SavedView, load_view, read_views, save_view
 
@@ -284,3 +288,40 @@ def test_a_curve_with_a_word_for_a_number(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         load_curve(tmp_path)
     assert len(str(raised.value)) < 500
+
+
+def test_an_edge_into_a_layer_that_the_model_has_not() -> None:
+    document = encode_eap(make_run(edges=20))[0]
+    inside = {"score": 1.0, "in_graph": True}
+    for name in ("input->a3.h0<k>", "input->m3", "m2->a3.h1<q>"):
+        with pytest.raises(UserError, match="a model of its cfg has not"):
+            read_circuit(json.dumps(document | {"edges": {name: inside}}).encode())
+    read_circuit(json.dumps(document | {"edges": {"m2->logits": inside, "input->a2.h0<k>": inside}}).encode())
+
+
+def test_entries_whose_columns_have_no_names(tmp_path: Path) -> None:
+    write_explicit(tmp_path / "memory", load_shape("llama"))
+    path = tmp_path / "memory" / "part-000000.parquet"
+    path.write_bytes(path.read_bytes().replace(b"sha256", b"sha\xff\xff6"))
+    with pytest.raises(UserError, match="damaged"):
+        read_entries(tmp_path / "memory", open_bank(tmp_path / "memory").head.parts[0])
+
+
+def test_a_message_says_which_file_and_what_to_do_however_long_what_others_say_is(tmp_path: Path) -> None:
+    write_compressed(tmp_path / "memory", load_shape("llama"))
+    path = tmp_path / "memory" / "codebooks.safetensors"
+    header = json.dumps({"keys": "long" * 25_000}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(
+        UserError, match=r"codebooks\.safetensors is damaged(?s:.*): compress the bank again$"
+    ) as raised:
+        open_bank(tmp_path / "memory")
+    assert len(str(raised.value)) < 1300
+
+
+def test_a_sweep_of_texts_that_are_no_utf8(tmp_path: Path) -> None:
+    part = write_table(tmp_path / "sweeps" / "first") / "part-000000.parquet"
+    part.write_bytes(part.read_bytes().replace(b"capital", b"c\xff\xffital"))
+    connection = queries.open_sweeps(tmp_path / "sweeps", threads=1)
+    with pytest.raises(UserError), contextlib.closing(connection):
+        queries.list_values(connection)

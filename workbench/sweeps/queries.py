@@ -111,7 +111,7 @@ def ask(connection: duckdb.DuckDBPyConnection, sql: str, limit: int = 1000) -> A
             raise UserError(f"give one query that reads, such as SELECT count(*) FROM {VIEW}")
         found = connection.cursor().execute(statements[0])
         rows = found.fetchmany(limit + 1)
-    except (duckdb.Error, RuntimeError) as error:
+    except (duckdb.Error, RuntimeError, UnicodeDecodeError) as error:
         raise explain(error) from None
     columns = tuple(str(column[0]) for column in found.description or ())
     return Answered(columns, tuple(map(tuple, rows[:limit])), len(rows) > limit)
@@ -150,7 +150,7 @@ def fetch(connection: duckdb.DuckDBPyConnection, sql: str, values: Sequence[obje
 
     try:
         rows: Rows = connection.cursor().execute(sql, list(values)).fetchall()
-    except duckdb.Error as error:
+    except (duckdb.Error, UnicodeDecodeError) as error:
         raise explain(error) from None
     return rows
 
