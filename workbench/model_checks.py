@@ -49,7 +49,8 @@ def inspect_folder(folder: Path) -> Iterator[Note]:
     except UserError as error:
         yield Note("missing", f"{error}: {folder} is no checkpoint; give the folder that save_pretrained wrote")
         return
-    kind = (config.get("architectures") or [config.get("model_type", "?")])[0]
+    named = config.get("architectures")
+    kind = named[0] if isinstance(named, list) and named else config.get("model_type", "?")
     layers = config.get("num_hidden_layers") or config.get("n_layer") or "?"
     yield Note("ok", f"{folder.name}: {kind}, {layers} layers")
     if any(folder.glob("*.safetensors")):

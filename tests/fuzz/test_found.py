@@ -43,6 +43,7 @@ from workbench.formats.eap import encode_eap
 from workbench.importing import read_circuit
 from workbench.measurements import Measurement, open_measurement, read_measurement, save_measurement
 from workbench.memory.documents import count_characters, list_files
+from workbench.model_checks import inspect_folder
 from workbench.placement import read_places
 from workbench.run_index import list_entries
 from workbench.runs import encode_run, load_run, pack_arrays, save_run
@@ -325,3 +326,9 @@ def test_a_sweep_of_texts_that_are_no_utf8(tmp_path: Path) -> None:
     connection = queries.open_sweeps(tmp_path / "sweeps", threads=1)
     with pytest.raises(UserError), contextlib.closing(connection):
         queries.list_values(connection)
+
+
+@pytest.mark.parametrize("named", [0.5, {}, "x", [], None])
+def test_a_configuration_whose_architectures_are_no_list(tmp_path: Path, named: Any) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": named, "model_type": "llama"}))
+    assert next(inspect_folder(tmp_path)).text.endswith("llama, ? layers")

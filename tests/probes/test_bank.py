@@ -19,7 +19,7 @@ from probes.bank_format import HEAD
 from probes.blocks import Design, Widths, is_written, measure_widths, start_tensors
 from probes.descriptions import hash_description
 from probes.errors import UserError
-from tests.checkpoints import load_shape
+from tests.checkpoints import load_shape, write_checkpoint
 from tests.small_world import write_bank as write_first_version
 from workbench.banks.writing import ShardTensors, start_shards, write_bank
 from workbench.costs.blocks import KINDS as COSTS
@@ -268,3 +268,15 @@ def test_the_first_version_still_opens(tmp_path: Path) -> None:
             got = fetch_blocks(bank, model, path)
             for level, (name, cluster) in enumerate(zip(names, path, strict=True)):
                 assert torch.equal(got.weights["up"][level][0], file.get_tensor(name)[max(cluster, 0)])
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "qwen2"])
+def test_widths_are_those_of_the_configuration(shape: str) -> None:
+    config = json.loads((write_checkpoint(shape) / "config.json").read_text())
+    wanted = [
+        config.get("hidden_size") or config.get("n_embd"),
+        config.get("num_attention_heads") or config.get("n_head"),
+        config.get("intermediate_size") or config.get("n_inner") or 4 * config["n_embd"],
+    ]
+    widths = measure_widths(load_shape(shape))
+    assert [widths.d_model, widths.heads, widths.d_ffn] == wanted and widths.d_ffn != widths.d_model

@@ -77,6 +77,14 @@ def test_a_chosen_code_can_be_trained(width: int, vectors: int) -> None:
     assert 16 * code.least <= vectors and read_code(code.name, width) == code
 
 
+def test_codes_have_up_to_sixteen_bits_and_turn_a_quarter_of_the_width() -> None:
+    assert read_code("PQ8x16", 80).fine == 16 and read_code("Residual2x16-PQ8x1", 80).coarse == 16
+    for name in ("PQ8x17", "PQ8x0", "Residual2x17-PQ8x8"):
+        with pytest.raises(UserError, match="1 to 16 bits"):
+            read_code(name, 80)
+    assert [choose_code(width, 1000).turns for width in (6, 8, 15, 80)] == [1, 2, 3, 20]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_papers_code_trains_whole() -> None:

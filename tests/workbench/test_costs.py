@@ -135,6 +135,7 @@ def test_a_cache_of_everything_misses_each_block_once_and_more_skew_hits_more() 
         drawn = draw_paths(3000, 4, 2, exponent, seed=3)
         return simulate_cache(drawn, sizes, disk, memory, capacity=10.0).hits[1]
 
+    assert len(np.unique(draw_paths(3000, 4, 2, 0.0, seed=3)[:, 1])) == 16, "every leaf is drawn"
     assert hit(0.0) < hit(1.0) < hit(2.0)
     assert math.isclose(hit(0.0), 2 / 16, abs_tol=0.08), "a level-2 block stays only a text or two"
     with pytest.raises(UserError, match="enlarge"):
