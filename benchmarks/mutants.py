@@ -74,7 +74,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "circuits/masking.py": (LAWS, FAITHFUL, KINDS),
     "circuits/metrics.py": ("tests/circuits/test_metrics.py", LAWS),
     "circuits/optimum.py": (SELECTING,),
-    "circuits/patching.py": (LAWS,),
+    "circuits/patching.py": ("tests/circuits/test_restarts.py", FAITHFUL, LAWS),
     "circuits/pruning.py": choose(METHODS, "pruning_in_batches_is_pruning_one_by_one"),
     "circuits/quality.py": (QUALITY,),
     "circuits/relevance.py": choose(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -176,8 +178,13 @@ def test_stable_edges_are_those_that_resampling_keeps() -> None:
     scores = EdgeScores(
         wiring, pairs.mean(axis=0), pairs.mean(axis=0).sum(axis=2), "eap", "zero", "logit-diff", "logits"
     )
-    with pytest.raises(UserError, match="give several"):
-        select_edges(scores, "stable", Goal(4, (0,)))
+    for few in (None, pairs[:1]):
+        with pytest.raises(UserError, match="give several"):
+            select_edges(scores, "stable", Goal(4, (0,), pairs=few))
+    # Of two equal pairs every draw is the same, so nothing is lost.
+    equal = np.repeat(np.abs(build_scores(SMALL, 0, positions=1).edges[None]), 2, axis=0)
+    kept = select_edges(replace(scores, edges=equal[0]), "stable", Goal(wiring.edges, (0,), pairs=equal))
+    assert kept.mask.sum() == wiring.edges
 
 
 def test_more_edges_than_there_are_keep_the_whole_graph() -> None:
