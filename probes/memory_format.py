@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from probes.codes import Code, read_code
 from probes.descriptions import open_seal, read_description, seal_description
 from probes.errors import UserError
 from probes.explicit import Positions
+from probes.parquet_tables import read_table
 
 FORMAT = "memory-circuits/explicit-memory"
 VERSION = 2
@@ -222,7 +222,7 @@ def read_entries(folder: Path, part: Part, columns: list[str] | None = None) -> 
     """Entries of a part, all rows. Raises UserError when the file is damaged or has another number of rows."""
     path = folder / part.entries
     try:
-        table = pq.read_table(path, columns=columns)
+        table = read_table(path, columns)
         table.validate(full=True)
         for name in {*table.column_names, *(columns or ())} & {*ENTRIES.names}:
             if table.schema.field(name).type not in (ENTRIES.field(name).type, pa.null()):

@@ -13,6 +13,7 @@ from typing import Any
 from probes.descriptions import read_description
 from probes.errors import UserError
 from probes.facts import Fact
+from probes.parquet_tables import read_table
 from probes.strict_json import parse_json
 from workbench.costs.formats import (
     TERA,
@@ -137,13 +138,12 @@ def read_memories(folder: Path) -> Memories:
 def list_ids(folder: Path, parts: Sequence[dict[str, Any]]) -> list[str]:
     """Ids of a bank's memories, deleted ones left out. Raises UserError for entries that cannot be read."""
     import pyarrow as pa
-    import pyarrow.parquet
 
     found = []
     for part in parts:
         path = folder / f"{Path(str(part['name'])).name}.parquet"
         try:
-            names = pyarrow.parquet.read_table(path, columns=["id"]).column("id").to_pylist()
+            names = read_table(path, ["id"]).column("id").to_pylist()
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{path} cannot be read ({type(error).__name__}): write the bank again") from None
         gone = {int(row) for row in part["deleted"]}
