@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from circuits.graph import Plan, split_node
 from probes.errors import UserError
 from probes.facts import read_rows
 from probes.memory_bank import open_bank
 from probes.memory_format import read_entries
 from probes.parquet_tables import read_table
 from tests.checkpoints import load_shape
+from tests.conftest import PLAN, make_run
 from tests.fuzz.banks import write_explicit, write_tree
+from tests.fuzz.files import encode_foreign
 from tests.fuzz.tables import FACT, encode_parquet
+from tests.pages.measured import FOUND
 from tests.sweep_tables import write_table
 from workbench.banks.corpus import load_tree
-from workbench.figures.kinds import Wish, figure_specificity
+from workbench.figures.kinds import Wish, choose_head, figure_specificity
+from workbench.formats.eap import count_all_edges, encode_eap, list_all_edges, write_eap
+from workbench.importing import read_circuit
+from workbench.measurements import read_measurement
 from workbench.memory.documents import count_characters
+from workbench.memory.indexes import read_lists
+from workbench.runs import unpack_arrays
 from workbench.stored import list_ids
 from workbench.sweeps import queries
 from workbench.sweeps.parts import load_table
@@ -82,3 +98,81 @@ def test_a_table_that_is_a_link_to_a_file(tmp_path: Path) -> None:
     (tmp_path / "sweeps" / "first" / "part-000000.parquet").symlink_to(tmp_path / "kept" / "part-000000.parquet")
     assert load_table(tmp_path / "sweeps" / "first").num_rows == load_table(tmp_path / "kept").num_rows
     queries.open_sweeps(tmp_path / "sweeps", threads=1).close()
+
+
+def give_probability(value: object) -> bytes:
+    """A graph of another tool whose outputs have this probability."""
+    graph = encode_foreign(make_run(edges=8))
+    for node in graph["nodes"]:
+        node.update(feature_type="logit", token_prob=value)
+    return json.dumps(graph).encode()
+
+
+@pytest.mark.parametrize("value", ["likely", [1], {"a": 1}, 10**400, True])
+def test_a_probability_that_is_no_number(value: Any) -> None:
+    with pytest.raises(UserError, match=r"nodes\[0\]\.token_prob"):
+        read_circuit(give_probability(value))
+    assert read_circuit(give_probability(0.5)).kind == "attribution-graph"
+
+
+def test_numbers_of_other_tools_that_no_float_holds() -> None:
+    graph, eap = encode_foreign(make_run(edges=8)), encode_eap(make_run(edges=8))[0]
+    link = {**graph["links"][0], "weight": 10**400}
+    edges = {"input->logits": {"score": -(10**400), "in_graph": True}}
+    nodes = eap["nodes"] | {"input": {"score": 10**400, "in_graph": True}}
+    for document in (graph | {"links": [link]}, eap | {"edges": edges}):
+        with pytest.raises(UserError, match="larger than any number"):
+            read_circuit(json.dumps(document).encode())
+    read_circuit(json.dumps(eap | {"nodes": nodes}).encode())
+
+
+def test_names_of_more_digits_than_python_reads() -> None:
+    long, run = "9" * 5000, make_run(edges=8)
+    graph, eap = encode_foreign(run), encode_eap(run)[0]
+    graph["nodes"][0].update(layer=long, feature_type="cross layer transcoder")
+    edges = {f"a{long}.h0->logits": {"score": 1.0, "in_graph": True}}
+    with pytest.raises(UserError, match="no model is so deep"):
+        read_circuit(json.dumps(graph).encode())
+    with pytest.raises(UserError, match="unknown component"):
+        read_circuit(json.dumps(eap | {"edges": edges}).encode())
+    for name in (f"a0.h{long}", "a0.h2.0", "a0.2.0"):
+        with pytest.raises(UserError, match="unknown component"):
+            choose_head(run, name)
+    with pytest.raises(UserError, match="not a node id"):
+        split_node(f"m0@{long}")
+
+
+@pytest.mark.parametrize("name", ["layer", "head"])
+def test_heads_spelt_as_fractions(name: str) -> None:
+    """JSON Schema takes 2.0 for a whole number, numpy for no place in an array."""
+    found = copy.deepcopy(FOUND["heads"])
+    found["rows"][0][name] = float(found["rows"][0][name])
+    with pytest.raises(UserError, match=rf"\$\.rows\[0\]\.{name}"):
+        read_measurement(json.dumps(found).encode())
+
+
+ENDLESS = (b"{'descr': '<f4', 'shape': (1,", b"{'descr': '''", b"-" * 9000 + b"1", b" " * 60_000)
+
+
+@pytest.mark.parametrize("header", ENDLESS, ids=("open", "quoted", "nested", "long"))
+def test_arrays_whose_header_does_not_end(tmp_path: Path, header: bytes) -> None:
+    array, buffer = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header, io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("edges.npy", array)
+    with pytest.raises(ValueError, match=r"header|Header"):
+        unpack_arrays(buffer.getvalue())
+    arrays = {"centroids": np.zeros((1, 2), np.float32), "starts": np.zeros(2, np.int64), "rows": np.zeros(1, np.int32)}
+    save_file(arrays, tmp_path / "index.safetensors")
+    (tmp_path / "index.npy").write_bytes(array)
+    with pytest.raises(UserError, match="damaged"):
+        read_lists(tmp_path / "index", 1)
+
+
+def test_a_graph_of_more_edges_than_a_file_can_list() -> None:
+    for plan in (Plan(1, 1, 1), PLAN, Plan(3, 4, 2, parallel=True)):
+        assert count_all_edges(plan) == len([*list_all_edges(plan)])
+    eap = encode_eap(make_run(edges=8))[0]
+    edges = {"input->logits": {"score": 1.0, "in_graph": True}}
+    large = json.dumps(eap | {"edges": edges, "cfg": {"n_layers": 100, "n_heads": 100}}).encode()
+    with pytest.raises(UserError, match="edge of the full graph"):
+        write_eap(read_circuit(large).circuit)
