@@ -20,7 +20,10 @@ from probes.errors import UserError
 from probes.facts import read_rows
 from probes.memory_bank import open_bank
 from probes.memory_format import read_entries
+from probes.memory_needs import estimate_need
 from probes.parquet_tables import read_table
+from probes.shards import open_shard
+from probes.tensor_headers import read_header
 from tests.checkpoints import load_shape
 from tests.conftest import PLAN, make_run
 from tests.fuzz.banks import write_explicit, write_tree
@@ -36,7 +39,7 @@ from workbench.measurements import read_measurement
 from workbench.memory.documents import count_characters
 from workbench.memory.indexes import read_lists
 from workbench.runs import unpack_arrays
-from workbench.stored import list_ids
+from workbench.stored import list_ids, read_width
 from workbench.sweeps import queries
 from workbench.sweeps.parts import load_table
 
@@ -176,3 +179,29 @@ def test_a_graph_of_more_edges_than_a_file_can_list() -> None:
     large = json.dumps(eap | {"edges": edges, "cfg": {"n_layers": 100, "n_heads": 100}}).encode()
     with pytest.raises(UserError, match="edge of the full graph"):
         write_eap(read_circuit(large).circuit)
+
+
+SHAPES: tuple[Any, ...] = (3, "22", None, {"a": 1}, [2.0], [True], [-1], [[1]], ["1"])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_tensor_whose_shape_is_no_list_of_whole_numbers(tmp_path: Path, shape: Any) -> None:
+    path = tmp_path / "model.safetensors"
+    header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4)
+    with pytest.raises(ValueError, match="shape, type or offsets"):
+        read_header(path)
+    assert estimate_need(tmp_path, "float32") is None
+    with pytest.raises(UserError, match="no whole file of tensors"):
+        read_width(path)
+    with pytest.raises(UserError, match="is damaged"), open_shard(path):
+        pass
+
+
+def test_a_header_says_type_shape_and_place(tmp_path: Path) -> None:
+    save_file({"a": np.zeros((2, 3), np.float16), "b": np.zeros((), np.int64)}, tmp_path / "some.safetensors")
+    found = read_header(tmp_path / "some.safetensors")
+    assert {name: (one.dtype, one.shape, one.count, one.width) for name, one in found.items()} == {
+        "a": ("F16", (2, 3), 6, 2),
+        "b": ("I64", (), 1, 8),
+    }

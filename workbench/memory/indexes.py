@@ -198,5 +198,7 @@ def read_lists(path: Path, count: int) -> ListIndex:
         if not whole:
             raise ValueError("shapes or ranges do not fit")
     except DAMAGED as error:
-        raise UserError(f"{path}.* is damaged ({type(error).__name__}: {error}): remove it, the next search makes it again") from None
+        raise UserError(
+            f"{path}.* is damaged ({type(error).__name__}: {error}): remove it, the next search makes it again"
+        ) from None
     return ListIndex(centroids, starts, rows, vectors)
