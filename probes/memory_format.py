@@ -28,6 +28,8 @@ VERSION = 2
 HEAD = "memory.json"
 # Numbers that the keys of one memory may have: more than any model's.
 MOST_NUMBERS = 1 << 32
+# Characters of an id in a head: more is no name, and would be told in every line about its memory.
+LONGEST_ID = 10_000
 PRECISIONS = ("float32", "bfloat16", "float16")
 # Columns of a part's entries: `start` and `end` are characters of the document, `token_starts` characters of the text.
 ENTRIES = pa.schema(
@@ -178,6 +180,8 @@ def parse_first_version(about: dict[str, Any]) -> Head:
     """Head of a version 1 bank; its shape may be known from its shard alone (0 here)."""
     ids = tuple(str(name) for name in about["ids"])
     for name in ids:
+        if len(name) > LONGEST_ID:
+            raise ValueError(f"an id has {len(name):,} characters, more than {LONGEST_ID:,}")
         # Half a character, which no table can hold.
         name.encode()
     return Head(

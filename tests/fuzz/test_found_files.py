@@ -19,14 +19,14 @@ from circuits.graph import Plan, split_node
 from probes.errors import UserError
 from probes.facts import read_rows
 from probes.memory_bank import open_bank
-from probes.memory_format import read_entries
+from probes.memory_format import LONGEST_ID, read_entries, read_head
 from probes.memory_needs import estimate_need
 from probes.parquet_tables import read_table
 from probes.shards import open_shard
 from probes.tensor_headers import read_header
 from tests.checkpoints import load_shape
 from tests.conftest import PLAN, make_run
-from tests.fuzz.banks import write_explicit, write_tree
+from tests.fuzz.banks import write_explicit, write_first_memories, write_tree
 from tests.fuzz.files import encode_foreign
 from tests.fuzz.tables import FACT, encode_parquet
 from tests.pages.measured import FOUND
@@ -205,3 +205,16 @@ def test_a_header_says_type_shape_and_place(tmp_path: Path) -> None:
         "a": ("F16", (2, 3), 6, 2),
         "b": ("I64", (), 1, 8),
     }
+
+
+def test_an_id_of_an_old_bank_that_is_no_name(tmp_path: Path) -> None:
+    write_first_memories(tmp_path, load_shape("llama"))
+    about = json.loads((tmp_path / "memory.json").read_bytes())
+    for length, reads in ((LONGEST_ID, True), (LONGEST_ID + 1, False)):
+        about["ids"][0] = "x" * length
+        (tmp_path / "memory.json").write_text(json.dumps(about))
+        if reads:
+            assert len(read_head(tmp_path).ids[0]) == length
+        else:
+            with pytest.raises(UserError, match="not a whole head"):
+                read_head(tmp_path)

@@ -198,7 +198,6 @@ def read_lists(path: Path, count: int) -> ListIndex:
         if not whole:
             raise ValueError("shapes or ranges do not fit")
     except DAMAGED as error:
-        raise UserError(
-            f"{path}.* is damaged ({type(error).__name__}: {error}): remove it, the next search makes it again"
-        ) from None
+        line = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        raise UserError(f"{path}.* is damaged ({line}): remove it, the next search makes it again") from None
     return ListIndex(centroids, starts, rows, vectors)
