@@ -208,13 +208,14 @@ def test_a_header_says_type_shape_and_place(tmp_path: Path) -> None:
 
 
 def test_an_id_of_an_old_bank_that_is_no_name(tmp_path: Path) -> None:
-    write_first_memories(tmp_path, load_shape("llama"))
-    about = json.loads((tmp_path / "memory.json").read_bytes())
+    folder = tmp_path / "memory"
+    write_first_memories(folder, load_shape("llama"))
+    about = json.loads((folder / "memory.json").read_bytes())
     for length, reads in ((LONGEST_ID, True), (LONGEST_ID + 1, False)):
         about["ids"][0] = "x" * length
-        (tmp_path / "memory.json").write_text(json.dumps(about))
+        (folder / "memory.json").write_text(json.dumps(about))
         if reads:
-            assert len(read_head(tmp_path).ids[0]) == length
+            assert len(read_head(folder).ids[0]) == length
         else:
             with pytest.raises(UserError, match="not a whole head"):
-                read_head(tmp_path)
+                read_head(folder)
