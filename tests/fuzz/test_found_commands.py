@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 
 from probes.errors import UserError
+from probes.facts import build_fact
 from tests.fuzz.commands import list_options
-from workbench import cli
+from tests.fuzz.tables import FACT
+from workbench import cli, pipeline
 from workbench.commands.parsing import COMMANDS, parse_options
+from workbench.commands.traces import require_own
+from workbench.engine import Engine
+from workbench.settings import Question, Settings
 from workbench.storage import name_work
 from workbench.training.checkpoints import open_workplace
 
@@ -61,3 +66,28 @@ def test_a_place_without_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.M
         pass
     assert name_work(Path("a/b")) == Path("a/b.part")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+class FactsAlone(Engine):
+    """An engine with two facts and no model; one of them has an explicit memory where there are `memories`."""
+
+    def __init__(self, memories: set[str] | None) -> None:
+        rows = [FACT | {"id": name, "document_id": f"about {name}"} for name in ("a", "b")]
+        object.__setattr__(self, "facts", tuple(build_fact(row, {}) for row in rows))
+        object.__setattr__(self, "memories", memories)
+
+
+def test_own_memories_that_are_not_there(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--memory own --text auto` traced without any explicit memory, and said nothing."""
+    engine = FactsAlone({"about b"})
+    monkeypatch.setattr(pipeline, "open_engine", lambda settings, tick: engine)
+    told = refuse(capsys, "trace", "--fact", "a", "--memory", "own", "--text", "auto")
+    assert "--memory own attaches nothing here" in told and "'a'" in told
+    told = refuse(capsys, "trace", "--prompt", "x", "--answer", " y", "--ablation", "zero", "--memory", "own")
+    assert "--memory own attaches nothing here" in told
+    own, asked = Settings(memory="own"), [Question(fact="a"), Question(fact="b")]
+    require_own(engine, asked, own)
+    require_own(engine, asked[:1], Settings(memory="own", memory_ids="about b"))
+    require_own(engine, asked[:1], Settings())
+    with pytest.raises(UserError, match="any of the 2 questions"):
+        require_own(FactsAlone(None), asked, own)
