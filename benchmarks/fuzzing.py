@@ -4,16 +4,18 @@ Each case makes a whole artefact wrong (bytes, nodes of JSON, cells, options, li
 uses what was read. It is accepted, refused with one clear line, or a fault: any other exception, longer than 10 s, a
 message that is not one clear line, a write outside the workspace. Faults are printed with the number of their case,
 which `--first NUMBER --cases 1` runs again. `--cases` is the most of each target, `--minutes-each` the longest;
-`--cases-of 'command line=500'` says it for one target; `--share 1/2` takes every second target, for two processes at a
-time, whose `--rows` are put together with `--join`. How many cases were run stands in the table. Exit code 1 with any
-fault.
+`--cases-of 'command line=500'` says it for one target, `--cases-of 'link to *=400'` for several; `--share 1/2` takes
+every second target, for two processes at a time, whose `--rows` are put together with `--join`. How many cases were run
+stands in the table. Exit code 1 with any fault.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import math
+import re
 import resource
 import sys
 import tempfile
@@ -81,13 +83,17 @@ def print_faults(tally: Tally, most: int = 20) -> None:
 
 
 def read_counts(words: Sequence[str]) -> dict[str, int]:
-    """Cases of single targets, from `name=count`. Raises SystemExit for a target that is not there."""
-    names, counts = {target.name for target in TARGETS}, {}
+    """Cases of single targets, from `name=count`; `*` stands for any part of a name, and of two words the later holds.
+
+    Raises SystemExit where no target has such a name.
+    """
+    names, counts = [target.name for target in TARGETS], dict[str, int]()
     for word in words:
-        name, _, count = word.rpartition("=")
-        if name not in names or not count.isdigit():
+        pattern, _, count = word.rpartition("=")
+        found = fnmatch.filter(names, pattern.strip())
+        if not found or not re.fullmatch("[0-9]{1,9}", count.strip()):
             raise SystemExit(f"{word!r} is not TARGET=COUNT of one of: {', '.join(sorted(names))}")
-        counts[name] = int(count)
+        counts |= dict.fromkeys(found, int(count))
     return counts
 
 
@@ -115,7 +121,13 @@ def main() -> int:
     """Print one row a target, or place the table in a document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1000, help="most cases of each target")
-    parser.add_argument("--cases-of", action="append", default=[], metavar="TARGET=COUNT", help="for one target")
+    parser.add_argument(
+        "--cases-of",
+        action="append",
+        default=[],
+        metavar="TARGET=COUNT",
+        help="for one, or as `link to *=9` for several",
+    )
     parser.add_argument("--minutes-each", type=float, default=math.inf, help="longest time of each target")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--seed", type=int, default=0)
