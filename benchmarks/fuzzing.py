@@ -82,25 +82,34 @@ def print_faults(tally: Tally, most: int = 20) -> None:
         print(f"{tally.target}, {count} times, first in case {first[fault]}: {fault}", file=sys.stderr)
 
 
+def match_targets(pattern: str) -> list[str]:
+    """Names of the targets of a pattern. Raises SystemExit where there are none."""
+    names = [target.name for target in TARGETS]
+    found = fnmatch.filter(names, pattern.strip())
+    if not found:
+        raise SystemExit(f"{pattern.strip()!r} is none of the targets: {', '.join(sorted(names))}")
+    return found
+
+
 def read_counts(words: Sequence[str]) -> dict[str, int]:
     """Cases of single targets, from `name=count`; `*` stands for any part of a name, and of two words the later holds.
 
     Raises SystemExit where no target has such a name.
     """
-    names, counts = [target.name for target in TARGETS], dict[str, int]()
+    counts = dict[str, int]()
     for word in words:
         pattern, _, count = word.rpartition("=")
-        found = fnmatch.filter(names, pattern.strip())
-        if not found or not re.fullmatch("[0-9]{1,9}", count.strip()):
-            raise SystemExit(f"{word!r} is not TARGET=COUNT of one of: {', '.join(sorted(names))}")
-        counts |= dict.fromkeys(found, int(count))
+        if not re.fullmatch("[0-9]{1,9}", count.strip()):
+            raise SystemExit(f"{word!r} is not TARGET=COUNT")
+        counts |= dict.fromkeys(match_targets(pattern), int(count))
     return counts
 
 
 def choose_targets(only: Sequence[str], share: str) -> list[Target]:
-    """The targets asked for."""
+    """The targets asked for. Raises SystemExit for a name or pattern of none."""
     place, _, parts = share.partition("/")
-    chosen = [target for target in TARGETS if not only or target.name in only]
+    names = {name for pattern in only or ["*"] for name in match_targets(pattern)}
+    chosen = [target for target in TARGETS if target.name in names]
     return chosen[int(place) - 1 :: int(parts)]
 
 
@@ -126,12 +135,12 @@ def main() -> int:
         action="append",
         default=[],
         metavar="TARGET=COUNT",
-        help="for one, or as `link to *=9` for several",
+        help="for one, or as `link to *=9` for several; may be given again",
     )
     parser.add_argument("--minutes-each", type=float, default=math.inf, help="longest time of each target")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", action="append", default=[], help="a target's name; may be given again")
+    parser.add_argument("--only", action="append", default=[], help="a target's name or pattern; may be given again")
     parser.add_argument("--share", default="1/1", help="every n-th target: 1/2 and 2/2 are all of them")
     parser.add_argument("--rows", metavar="FILE", help="write the rows there, as JSON lines")
     parser.add_argument("--join", nargs="+", metavar="FILE", help="run nothing: put rows of these files together")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fuzzing import read_counts
+from benchmarks.fuzzing import choose_targets, read_counts
 from tests.fuzz import banks, checkpoints, commands, documents, files, links, tables
 from tests.fuzz.cases import Target, draw_case, judge
 
@@ -44,5 +44,8 @@ def test_cases_of_several_targets() -> None:
     counts = read_counts(["link to *=400", " command line = 5", "link to ask=7"])
     assert counts == {target.name: 400 for target in links.TARGETS} | {"command line": 5, "link to ask": 7}
     for word in ("link to=4", "nothing*=4", "command line=many", "command line", "=3"):
-        with pytest.raises(SystemExit, match="is not TARGET=COUNT of one of"):
+        with pytest.raises(SystemExit, match=r"is not TARGET=COUNT|is none of the targets: .*FFN bank"):
             read_counts([word])
+    assert choose_targets(["link to *"], "1/1") == [*links.TARGETS]
+    with pytest.raises(SystemExit, match="'nothing' is none of the targets"):
+        choose_targets(["nothing"], "1/1")
