@@ -4,16 +4,18 @@ Each case makes a whole artefact wrong (bytes, nodes of JSON, cells, options, li
 uses what was read. It is accepted, refused with one clear line, or a fault: any other exception, longer than 10 s, a
 message that is not one clear line, a write outside the workspace. Faults are printed with the number of their case,
 which `--first NUMBER --cases 1` runs again. `--cases` is the most of each target, `--minutes-each` the longest;
-`--cases-of 'command line=500'` says it for one target; `--share 1/2` takes every second target, for two processes at a
-time, whose `--rows` are put together with `--join`. How many cases were run stands in the table. Exit code 1 with any
-fault.
+`--cases-of 'command line=500'` says it for one target, `--cases-of 'link to *=400'` for several; `--share 1/2` takes
+every second target, for two processes at a time, whose `--rows` are put together with `--join`. How many cases were run
+stands in the table. Exit code 1 with any fault.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import math
+import re
 import resource
 import sys
 import tempfile
@@ -80,21 +82,34 @@ def print_faults(tally: Tally, most: int = 20) -> None:
         print(f"{tally.target}, {count} times, first in case {first[fault]}: {fault}", file=sys.stderr)
 
 
+def match_targets(pattern: str) -> list[str]:
+    """Names of the targets of a pattern. Raises SystemExit where there are none."""
+    names = [target.name for target in TARGETS]
+    found = fnmatch.filter(names, pattern.strip())
+    if not found:
+        raise SystemExit(f"{pattern.strip()!r} is none of the targets: {', '.join(sorted(names))}")
+    return found
+
+
 def read_counts(words: Sequence[str]) -> dict[str, int]:
-    """Cases of single targets, from `name=count`. Raises SystemExit for a target that is not there."""
-    names, counts = {target.name for target in TARGETS}, {}
+    """Cases of single targets, from `name=count`; `*` stands for any part of a name, and of two words the later holds.
+
+    Raises SystemExit where no target has such a name.
+    """
+    counts = dict[str, int]()
     for word in words:
-        name, _, count = word.rpartition("=")
-        if name not in names or not count.isdigit():
-            raise SystemExit(f"{word!r} is not TARGET=COUNT of one of: {', '.join(sorted(names))}")
-        counts[name] = int(count)
+        pattern, _, count = word.rpartition("=")
+        if not re.fullmatch("[0-9]{1,9}", count.strip()):
+            raise SystemExit(f"{word!r} is not TARGET=COUNT")
+        counts |= dict.fromkeys(match_targets(pattern), int(count))
     return counts
 
 
 def choose_targets(only: Sequence[str], share: str) -> list[Target]:
-    """The targets asked for."""
+    """The targets asked for. Raises SystemExit for a name or pattern of none."""
     place, _, parts = share.partition("/")
-    chosen = [target for target in TARGETS if not only or target.name in only]
+    names = {name for pattern in only or ["*"] for name in match_targets(pattern)}
+    chosen = [target for target in TARGETS if target.name in names]
     return chosen[int(place) - 1 :: int(parts)]
 
 
@@ -115,11 +130,17 @@ def main() -> int:
     """Print one row a target, or place the table in a document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1000, help="most cases of each target")
-    parser.add_argument("--cases-of", action="append", default=[], metavar="TARGET=COUNT", help="for one target")
+    parser.add_argument(
+        "--cases-of",
+        action="append",
+        default=[],
+        metavar="TARGET=COUNT",
+        help="for one, or as `link to *=9` for several; may be given again",
+    )
     parser.add_argument("--minutes-each", type=float, default=math.inf, help="longest time of each target")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", action="append", default=[], help="a target's name; may be given again")
+    parser.add_argument("--only", action="append", default=[], help="a target's name or pattern; may be given again")
     parser.add_argument("--share", default="1/1", help="every n-th target: 1/2 and 2/2 are all of them")
     parser.add_argument("--rows", metavar="FILE", help="write the rows there, as JSON lines")
     parser.add_argument("--join", nargs="+", metavar="FILE", help="run nothing: put rows of these files together")

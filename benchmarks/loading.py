@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from processes import read_status
 from shapes import format_table
 
 from probes.memory_needs import estimate_need
@@ -33,12 +34,6 @@ MEBIBYTE = 1 << 20
 EVERY = 0.001
 SHAPES = ("gpt2", "pythia", "phi", "llama", "gemma2", "mixtral", "qwen3-moe")
 TYPES = ("float32", "bfloat16")
-
-
-def read_status(name: str) -> int:
-    """A row of this process's memory, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{name}:"))
 
 
 class Watch(threading.Thread):

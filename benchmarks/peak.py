@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from options import describe, read_options
+from processes import read_status
 from shapes import draw_inputs, print_table, run_backward, write_shape
 
 from circuits.attribution import attribute, attribute_along_path
@@ -45,8 +46,7 @@ def read_peak(device: str) -> int:
     """Largest memory in use since the last `forget_peak`, in bytes."""
     if device.startswith("cuda"):
         return int(torch.cuda.max_memory_allocated(device))
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+    return read_status("VmHWM")
 
 
 def forget_peak(device: str) -> None:

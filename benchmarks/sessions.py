@@ -28,6 +28,7 @@ from typing import Any
 import torch
 
 from benchmarks.people import Person, Tally
+from benchmarks.processes import read_status
 from benchmarks.watched_server import BROKEN, NOTES
 from probes.facts import Fact
 from tests.browser.server import Witness, find_chromium, serve
@@ -39,6 +40,7 @@ from workbench.runs import Run, load_run
 from workbench.settings import read_question, restore_settings
 
 COMMAND_LINES = 2
+MEBIBYTE = 1 << 20
 # Each process computes with its share of the cores: threads that wait for one another on taken cores stand still.
 THREADS = max((os.cpu_count() or 1) // (1 + COMMAND_LINES), 1)
 SHARE = {"OMP_NUM_THREADS": str(THREADS)}
@@ -67,9 +69,7 @@ async def watch_memory(process: int, load: Load, ends: float) -> None:
     """Resident memory of the server, every second."""
     begun = time.monotonic()
     while time.monotonic() < ends:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-        resident = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
-        load.memory.append((time.monotonic() - begun, resident / 1024))
+        load.memory.append((time.monotonic() - begun, read_status("VmRSS", process) / MEBIBYTE))
         await asyncio.sleep(1)
 
 

@@ -114,13 +114,18 @@ class Reader:
         return self.component.name if self.role == "in" else f"{self.component.name}.{self.role}"
 
 
+# Digits of a number in a name: more than any model needs, fewer than Python refuses to read.
+_DIGITS = 9
 _PATTERNS = {
-    Kind.HEAD: re.compile(r"a(?P<layer>\d+)\.h(?P<head>\d+)(\.p(?P<part>\d+))?"),
-    Kind.KEY_VALUE: re.compile(r"a(?P<layer>\d+)\.kv(?P<head>\d+)"),
-    Kind.EXPLICIT: re.compile(r"x(?P<layer>\d+)\.h(?P<head>\d+)\.b(?P<block>\d+)(\.s(?P<part>\d+))?"),
-    Kind.LEARNED: re.compile(r"k(?P<layer>\d+)\.l(?P<block>\d+)"),
-    Kind.MLP: re.compile(r"m(?P<layer>\d+)(\.e(?P<block>\d+))?(\.u(?P<part>\d+))?"),
-    Kind.BANK: re.compile(r"f(?P<layer>\d+)\.l(?P<block>\d+)(\.u(?P<part>\d+))?"),
+    kind: re.compile(re.sub(r"<(\w+)>", rf"(?P<\1>[0-9]{{1,{_DIGITS}}})", pattern))
+    for kind, pattern in {
+        Kind.HEAD: r"a<layer>\.h<head>(\.p<part>)?",
+        Kind.KEY_VALUE: r"a<layer>\.kv<head>",
+        Kind.EXPLICIT: r"x<layer>\.h<head>\.b<block>(\.s<part>)?",
+        Kind.LEARNED: r"k<layer>\.l<block>",
+        Kind.MLP: r"m<layer>(\.e<block>)?(\.u<part>)?",
+        Kind.BANK: r"f<layer>\.l<block>(\.u<part>)?",
+    }.items()
 }
 
 
@@ -142,7 +147,7 @@ def parse_component(name: str, layers: int) -> Component:
 def split_node(node: str) -> tuple[str, int]:
     """Name and position of a node id such as `a3.h1@7`. Raises UserError."""
     name, separator, position = node.rpartition("@")
-    if not name or not separator or not position.isascii() or not position.isdigit():
+    if not name or not separator or not re.fullmatch(f"[0-9]{{1,{_DIGITS}}}", position):
         raise UserError(f"not a node id: {node[:80]!r}; write NAME@POSITION, for example a3.h1@7")
     return name, int(position)
 

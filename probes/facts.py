@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import UserError
+from probes.parquet_tables import read_table
 from probes.strict_json import parse_json
 
 REQUIRED = ("id", "subject", "relation", "object", "prompt", "answer")
@@ -60,9 +61,7 @@ def read_rows(path: Path) -> list[Any]:
     """Rows of a table by the ending of its name; of .jsonl any values. Raises UserError when it cannot be read so."""
     try:
         if path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            return list(pyarrow.parquet.read_table(path).to_pylist())
+            return list(read_table(path).to_pylist())
         if path.suffix == ".jsonl":
             return [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if path.suffix == ".csv":

@@ -16,18 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from probes.codes import Code, read_code
 from probes.descriptions import open_seal, read_description, seal_description
 from probes.errors import UserError
 from probes.explicit import Positions
+from probes.parquet_tables import read_table
 
 FORMAT = "memory-circuits/explicit-memory"
 VERSION = 2
 HEAD = "memory.json"
 # Numbers that the keys of one memory may have: more than any model's.
 MOST_NUMBERS = 1 << 32
+# Characters of an id in a head: more is no name, and would be told in every line about its memory.
+LONGEST_ID = 10_000
 PRECISIONS = ("float32", "bfloat16", "float16")
 # Columns of a part's entries: `start` and `end` are characters of the document, `token_starts` characters of the text.
 ENTRIES = pa.schema(
@@ -178,6 +180,8 @@ def parse_first_version(about: dict[str, Any]) -> Head:
     """Head of a version 1 bank; its shape may be known from its shard alone (0 here)."""
     ids = tuple(str(name) for name in about["ids"])
     for name in ids:
+        if len(name) > LONGEST_ID:
+            raise ValueError(f"an id has {len(name):,} characters, more than {LONGEST_ID:,}")
         # Half a character, which no table can hold.
         name.encode()
     return Head(
@@ -222,7 +226,7 @@ def read_entries(folder: Path, part: Part, columns: list[str] | None = None) -> 
     """Entries of a part, all rows. Raises UserError when the file is damaged or has another number of rows."""
     path = folder / part.entries
     try:
-        table = pq.read_table(path, columns=columns)
+        table = read_table(path, columns)
         table.validate(full=True)
         for name in {*table.column_names, *(columns or ())} & {*ENTRIES.names}:
             if table.schema.field(name).type not in (ENTRIES.field(name).type, pa.null()):

@@ -14,12 +14,10 @@ from typing import Any
 from probes.errors import UserError
 from probes.memory_limits import find_available
 from probes.strict_json import parse_json
+from probes.tensor_headers import read_header
 
 SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
-STORED = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 GIBIBYTE = 1 << 30
-# Longest header that safetensors itself reads.
-LONGEST = 100_000_000
 
 # Largest measured peak over the weights' bytes as loaded, rounded up: TransformerLens holds no second copy of plain
 # weights, one of queries, keys and values that are stored joined, and one of a mixture's experts.
@@ -36,36 +34,6 @@ class Need:
     peak: int
     weights: int
     source: str
-
-
-def read_header(path: Path) -> dict[str, int]:
-    """Elements of each tensor of a safetensors file. Raises ValueError when the header cannot be that of this file."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(LONGEST, size - 8):
-            raise ValueError("the header is longer than the file")
-        header = parse_json(file.read(length))
-    if not isinstance(header, dict):
-        raise ValueError("the header is no object")
-    elements = {name: count_elements(entry) for name, entry in header.items() if name != "__metadata__"}
-    if sum(stored for _, stored in elements.values()) != size - 8 - length:
-        raise ValueError("the header tells of other tensors than the file has room for")
-    return {name: count for name, (count, _) in elements.items()}
-
-
-def count_elements(entry: Any) -> tuple[int, int]:
-    """Elements and stored bytes of a header's entry. Raises ValueError when shape, dtype and offsets disagree."""
-    try:
-        shape, (start, end), dtype = entry["shape"], entry["data_offsets"], str(entry["dtype"])
-    except (TypeError, KeyError, ValueError):
-        raise ValueError("an entry of the header is not that of a tensor") from None
-    if not all(type(number) is int and number >= 0 for number in (*shape, start, end)):
-        raise ValueError("an entry of the header has sizes that are none")
-    count = math.prod(shape)
-    if count * STORED.get(dtype, 1) != end - start:
-        raise ValueError("an entry of the header has another size than its data")
-    return count, end - start
 
 
 def list_weights(folder: Path) -> list[Path]:
@@ -125,7 +93,7 @@ def estimate_need(folder: Path, dtype: str) -> Need | None:
     try:
         tensors: dict[str, int] = {}
         for path in list_weights(folder):
-            tensors |= read_header(path)
+            tensors |= {name: entry.count for name, entry in read_header(path).items()}
         count, factor, source = sum(tensors.values()), choose_factor(tensors), "the weights' headers"
     except (OSError, ValueError, RecursionError):
         tensors = {}

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from probes.errors import UserError
-from probes.strict_json import parse_json
+from probes.tensor_headers import LONGEST_HEADER, parse_header
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-LONGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +75,13 @@ def read_places(path: Path, handle: int) -> dict[str, Place]:
     if not 2 <= length <= min(size - 8, LONGEST_HEADER):
         raise UserError(f"{path} is damaged or truncated: its header says {length} bytes of a file of {size}")
     try:
-        header = parse_json(bytes(read_range(path, handle, 8, length)))
-        places, end = {}, 0
-        for name, about in header.items():
-            if name == "__metadata__":
-                continue
-            dtype, shape = DTYPES[about["dtype"]], tuple(int(axis) for axis in about["shape"])
-            first, last = (int(offset) for offset in about["data_offsets"])
-            if first < 0 or min(shape, default=0) < 0 or last - first != prod(shape) * dtype.itemsize:
-                raise ValueError(f"{name} does not fill its bytes")
-            places[name], end = Place(dtype, shape, 8 + length + first), max(end, last)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        entries = parse_header(bytes(read_range(path, handle, 8, length)))
+        places = {
+            name: Place(DTYPES[entry.dtype], entry.shape, 8 + length + entry.start) for name, entry in entries.items()
+        }
+    except (ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {str(error)[:120]})") from None
+    end = max((entry.end for entry in entries.values()), default=0)
     if 8 + length + end > size:
         raise UserError(f"{path} is truncated: it has {size} bytes and its header promises {8 + length + end}")
     return places

@@ -17,9 +17,9 @@ from probes.errors import UserError
 from workbench.commands.command import PROGRAM, Answer
 from workbench.commands.terminal import clean_text
 
-# What a disk refuses with: full, over quota, a file too large, read-only, not allowed, broken.
+# What a disk refuses with: full, over quota, a file too large, read-only, not allowed, broken, a name too long.
 DISK_ERRORS = (
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG
 )  # fmt: skip
 
 
@@ -44,6 +44,8 @@ def describe_refusal(error: OSError) -> str:
     if error.filename is None:
         # Nothing more can be written there, not even at the end.
         discard_output()
+    if error.errno == errno.ENAMETOOLONG:
+        return f"a file cannot have a name as long as {str(error.filename or '')[:80]!r}…: choose a shorter one"
     place = "standard output" if error.filename is None else str(error.filename)
     return f"cannot use {place}: {error.strerror}; make room, or choose a place that may be written"
 

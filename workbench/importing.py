@@ -19,6 +19,7 @@ from probes.errors import UserError
 from workbench.circuit_files import CircuitFile
 from workbench.exports_json import FORMAT, parse_document, read_json
 from workbench.formats.attribution_graph import LESS, OWN, dump
+from workbench.json_values import is_number
 
 NOT_STATED = "not stated"
 # More layers than any model has; a picture has a row for each.
@@ -109,6 +110,14 @@ def read_field(item: Any, name: str, kinds: type | tuple[type, ...], where: str)
     return value
 
 
+def read_number(item: Any, name: str, where: str) -> float:
+    """A field that is a number. Raises UserError that names the field for one that is none, or that no float holds."""
+    value = read_field(item, name, (int, float), where)
+    if not is_number(value):
+        raise UserError(f"not an attribution graph or EAP-IG graph: {where}.{name} is larger than any number")
+    return float(value)
+
+
 def read_graph(document: dict[str, Any]) -> Imported:
     """Circuit of an attribution graph; our own comes back from what it carries."""
     metadata = read_field(document, "metadata", dict, "$")
@@ -127,7 +136,7 @@ def read_graph(document: dict[str, Any]) -> Imported:
     for index, link in enumerate(read_field(document, "links", list, "$")):
         where = f"$.links[{index}]"
         ends = [names.get(read_field(link, end, str, where), "") for end in ("source", "target")]
-        weight = float(read_field(link, "weight", (int, float), where))
+        weight = read_number(link, "weight", where)
         if not all(ends):
             continue
         if ends[0] == ends[1]:
@@ -172,15 +181,22 @@ def name_features(document: dict[str, Any], positions: int) -> tuple[dict[str, s
         elif kind == "logit":
             names[name] = f"logits@{position}"
             label = _LABEL.search(str(node.get("clerp", "")))
-            best = max(best, (float(node.get("token_prob") or 0.0), label[1] if label else ""))
+            chance = 0.0 if node.get("token_prob") is None else read_number(node, "token_prob", where)
+            best = max(best, (chance, label[1] if label else ""))
         elif layer.isascii() and layer.isdigit() and not kind.startswith(("lorsa", "bias", "unknown")):
-            names[name] = f"m{int(layer)}@{position}"
-            layers = max(layers, int(layer) + 1)
-            if layers > MOST_LAYERS:
-                raise UserError(f"not an attribution graph: {where}.layer is {layer[:20]}, and no model is so deep")
+            depth = read_depth(layer, where)
+            names[name], layers = f"m{depth}@{position}", max(layers, depth + 1)
         else:
             lost[kind] += 1
     return names, layers, best[1], lost
+
+
+def read_depth(layer: str, where: str) -> int:
+    """Layer of some digits. Raises UserError for more than any model has, however many digits they are."""
+    depth = int(layer[:10])
+    if len(layer) > 10 or depth >= MOST_LAYERS:
+        raise UserError(f"not an attribution graph: {where}.layer is {layer[:20]}, and no model is so deep")
+    return depth
 
 
 def read_marks(document: dict[str, Any], names: dict[str, str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
@@ -222,7 +238,7 @@ def read_eap(document: dict[str, Any]) -> Imported:
             raise UserError(f"not an EAP-IG graph: $.edges has {name[:80]!r}, which is no edge")
         if not read_field(edge, "in_graph", bool, f"$.edges[{name!r:.60}]"):
             continue
-        score = float(read_field(edge, "score", (int, float), f"$.edges[{name!r:.60}]"))
+        score = read_number(edge, "score", f"$.edges[{name!r:.60}]")
         writer = "embed" if found[1] == "input" else found[1]
         reader, role = found[3] or found[2], found[4] or "in"
         if role in ("k", "v"):
@@ -234,7 +250,7 @@ def read_eap(document: dict[str, Any]) -> Imported:
     scores = {
         f"{'embed' if name == 'input' else name}@0": float(node["score"])
         for name, node in nodes.items()
-        if isinstance(node, dict) and isinstance(node.get("score"), int | float)
+        if isinstance(node, dict) and is_number(node.get("score"))
     }
     ends = {end for edge in edges for end in (edge.writer, edge.reader)}
     # A head's attention over all positions adds up to 1.

@@ -123,13 +123,11 @@ def load_schema() -> dict[str, Any]:
     return schema
 
 
-def find_fault(kind: str, found: object) -> str:
+def find_departure(kind: str, found: object) -> str:
     """Where a result departs from its kind's schema and how; empty when it obeys it."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
+    from workbench.exports_json import find_fault
 
-    error = best_match(Draft202012Validator({**load_schema(), "$ref": f"#/$defs/{kind}"}).iter_errors(found))
-    return find_uneven(kind, found) if error is None else f"{error.json_path}: {error.message}"[:300]
+    return find_fault(found, {**load_schema(), "$ref": f"#/$defs/{kind}"}) or find_uneven(kind, found)
 
 
 def find_uneven(kind: str, found: Any) -> str:
@@ -167,7 +165,7 @@ def read_measurement(data: bytes) -> Measurement:
             raise UserError(f"not a measurement: its kind {kind[:40]!r} is none of {', '.join(SUBJECTS)}")
     else:
         kind, found = recognise(document), document
-    if fault := find_fault(kind, found):
+    if fault := find_departure(kind, found):
         raise UserError(f"not a result of `{kind}`: {fault}")
     named = {key: str(value) for key, value in model.items()} if isinstance(model, dict) else {}
     if isinstance(model, str):

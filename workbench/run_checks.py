@@ -58,15 +58,19 @@ def check_pairs(pairs: object) -> None:
 
 
 def check_memories(memories: Mapping[str, Any]) -> None:
-    """Memories that were attached, each an object, and the blocks of an explicit memory."""
+    """Memories that were attached, each an object: clusters of a bank, blocks of an explicit memory."""
     for name in ("bank", "explicit", "text"):
         require(isinstance(memories.get(name), dict | None), f"memories.{name}", "an object")
-    explicit = memories.get("explicit") or {}
+    explicit, bank = memories.get("explicit") or {}, memories.get("bank") or {}
+    for name in ("path", "counterfactual_path"):
+        require(are_integers(bank.get(name, [])), f"memories.bank.{name}", "a list of whole numbers")
     blocks = explicit.get("blocks", [])
     require(are_integers(explicit.get("layers") or []), "memories.explicit.layers", "a list of whole numbers")
     require(are_objects(blocks), "memories.explicit.blocks", "a list of objects")
     for place, block in enumerate(blocks):
         where = f"memories.explicit.blocks[{place}]"
+        require(isinstance(block.get("id"), str), f"{where}.id", "text")
+        require(block.get("similarity") is None or is_number(block["similarity"]), f"{where}.similarity", "a number")
         require(are_texts(block.get("tokens", [])), f"{where}.tokens", "a list of texts")
         require(are_slots(block.get("kept", [])), f"{where}.kept", "token numbers by layer, head and slot")
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
+import tokenize
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass
@@ -25,7 +25,7 @@ from circuits.circuit import Circuit, Edge, EdgeScores, Move, build_node
 from circuits.graph import Plan, check_plan, count_ends, wire
 from circuits.parts import KeptParts
 from probes.errors import UserError
-from probes.strict_json import parse_json
+from probes.strict_json import dump_json, parse_json
 from workbench.json_values import are_texts, is_number, require
 from workbench.parts import decode_parts, encode_parts
 from workbench.run_checks import check_about
@@ -217,7 +217,11 @@ def check_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
         version = np.lib.format.read_magic(file)
         require(version in ((1, 0), (2, 0)), f"version {version}", "1.0 or 2.0")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
+        try:
+            shape, _, dtype = read(file)
+        except (tokenize.TokenError, RecursionError, MemoryError):
+            # numpy takes a header for an expression of Python and lets these through.
+            raise ValueError("the header of an array does not end, or is nested too deep") from None
     require(not dtype.hasobject, "an array", "of numbers")
     said = math.prod(shape) * dtype.itemsize
     require(said <= member.file_size, f"{said:,} bytes of an array", f"no more than the {member.file_size:,} there")
@@ -237,8 +241,7 @@ def encode_run(run: Run) -> dict[str, bytes]:
         **({} if run.parts is None else {"parts": encode_parts(run.parts)}),
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(arrays.items())},
     }
-    text = json.dumps(about, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False)
-    return {"run.json": text.encode() + b"\n", **arrays}
+    return {"run.json": dump_json(about, indent=1, sort_keys=True) + b"\n", **arrays}
 
 
 def save_run(run: Run, folder: Path) -> None:

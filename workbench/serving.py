@@ -81,8 +81,13 @@ def list_hosts(address: str, hosts: Sequence[str] = ()) -> list[str]:
     return list(dict.fromkeys([*(known if isinstance(known, list) else []), *own, *hosts]))
 
 
-def build_command(port: int, address: str = "127.0.0.1", hosts: Sequence[str] = ()) -> list[str]:
-    """Command that serves the app at an address and port, under the names of `list_hosts`."""
+def build_command(
+    port: int, address: str = "127.0.0.1", hosts: Sequence[str] = (), module: str = "pages.warm_server"
+) -> list[str]:
+    """Command that serves the app at an address and port, under the names of `list_hosts`.
+
+    Another `module` stands before Streamlit where a server is watched.
+    """
     flags: dict[str, Flag] = {
         **FLAGS,
         "server.port": port,
@@ -90,4 +95,4 @@ def build_command(port: int, address: str = "127.0.0.1", hosts: Sequence[str] = 
         "server.allowedHosts": list_hosts(address, hosts),
     }
     arguments = [argument for name, value in flags.items() for argument in write_flag(name, value)]
-    return [sys.executable, "-m", "pages.warm_server", "run", str(files("workbench") / "app.py"), *arguments]
+    return [sys.executable, "-m", module, "run", str(files("workbench") / "app.py"), *arguments]

@@ -6,7 +6,7 @@ The table of methods is the engine's own (`circuits/methods.py`).
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from circuits.circuit import UNITS
 from circuits.methods import METHODS, Method, Options
 from circuits.selection import SELECTIONS
 from probes.errors import UserError
+from workbench.json_values import is_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,18 +234,35 @@ class Question:
         return asdict(self) | {"facts": list(self.facts)}
 
 
+def require_kinds(one: Settings | Question) -> None:
+    """Raise TypeError for a field of another type than its default: a file can say anything of a path or a number."""
+    for field in fields(one):
+        value, default = getattr(one, field.name), field.default
+        if isinstance(default, float):
+            right = is_number(value)
+        elif isinstance(default, tuple):
+            right = all(isinstance(item, str) for item in value)
+        else:
+            right = type(value) is type(default) or (default is None and isinstance(value, str))
+        if not right:
+            raise TypeError(f"its {field.name} is {value!r:.40}")
+
+
 def read_question(value: dict[str, Any]) -> Question:
     """Question of its JSON object. Raises UserError when it is of another release."""
     try:
-        return Question(**{**value, "facts": tuple(value.get("facts", ()))})
-    except TypeError as error:
+        question = Question(**{**value, "facts": tuple(value.get("facts", ()))})
+        require_kinds(question)
+    except (TypeError, AttributeError) as error:
         raise UserError(f"the run's question is not one of this release ({error}): trace again") from None
+    return question
 
 
 def restore_settings(value: dict[str, Any]) -> Settings:
     """Settings of their JSON object, checked. Raises UserError when they are of another release."""
     try:
         settings = Settings(**{**value, "into": tuple(value.get("into", ()))})
+        require_kinds(settings)
     except (TypeError, AttributeError) as error:
         raise UserError(f"the run's settings are not those of this release ({error}): trace again") from None
     settings.check()

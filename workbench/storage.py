@@ -133,6 +133,18 @@ def discard_folder(folder: Path) -> None:
     shutil.rmtree(temporary)
 
 
+def name_work(out: Path) -> Path:
+    """Folder of the work in progress, `OUT.part` beside what is to be made.
+
+    Raises UserError for a place without a name of its own, such as `.`, beside which there is none.
+    """
+    if out.name in ("", ".."):
+        raise UserError(
+            f"{out} has no name of its own, beside which work could lie: give --out the name of a new folder"
+        )
+    return out.with_name(out.name + ".part")
+
+
 def require_free(folder: Path) -> None:
     """Raise UserError when a folder that is to be made exists with something in it."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

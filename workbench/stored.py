@@ -13,7 +13,8 @@ from typing import Any
 from probes.descriptions import read_description
 from probes.errors import UserError
 from probes.facts import Fact
-from probes.strict_json import parse_json
+from probes.parquet_tables import read_table
+from probes.tensor_headers import read_header
 from workbench.costs.formats import (
     TERA,
     Usage,
@@ -27,8 +28,6 @@ from workbench.costs.formats import (
 from workbench.costs.shapes import Shape
 
 BANK, MEMORY = "memory-circuits/bank", "memory-circuits/explicit-memory"
-WIDTHS = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "U8": 1}
-LONGEST_HEADER = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +90,8 @@ def measure_folder(folder: Path, pattern: str) -> int:
 def read_width(path: Path) -> int:
     """Bytes of a number in a safetensors file, by the type of its first tensor. Raises UserError for a damaged one."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = parse_json(file.read(length)) if length < LONGEST_HEADER else {}
-        return next(WIDTHS[str(entry["dtype"])] for name, entry in header.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, StopIteration, AttributeError) as error:
+        return next(iter(read_header(path).values())).width
+    except (OSError, ValueError, StopIteration) as error:
         raise UserError(f"{path} is no whole file of tensors ({type(error).__name__}): write it again") from None
 
 
@@ -137,13 +133,12 @@ def read_memories(folder: Path) -> Memories:
 def list_ids(folder: Path, parts: Sequence[dict[str, Any]]) -> list[str]:
     """Ids of a bank's memories, deleted ones left out. Raises UserError for entries that cannot be read."""
     import pyarrow as pa
-    import pyarrow.parquet
 
     found = []
     for part in parts:
         path = folder / f"{Path(str(part['name'])).name}.parquet"
         try:
-            names = pyarrow.parquet.read_table(path, columns=["id"]).column("id").to_pylist()
+            names = read_table(path, ["id"]).column("id").to_pylist()
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{path} cannot be read ({type(error).__name__}): write the bank again") from None
         gone = {int(row) for row in part["deleted"]}

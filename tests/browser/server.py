@@ -78,9 +78,8 @@ def serve(
     """
     port, log = find_port(), folder / "server.log"
     variables = {**os.environ, "MEMORY_CIRCUITS_RUNS": str(runs), "PYTHONPATH": os.getcwd(), **(environment or {})}
-    command = [module if word == "pages.warm_server" else word for word in build_command(port)]
     with log.open("wb") as out:
-        server = subprocess.Popen(command, stdout=out, stderr=out, env=variables, cwd=folder)
+        server = subprocess.Popen(build_command(port, module=module), stdout=out, stderr=out, env=variables, cwd=folder)
     try:
         address = f"http://127.0.0.1:{port}"
         wait_until_up(address, server, log)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.fuzzing import choose_targets, read_counts
 from tests.fuzz import banks, checkpoints, commands, documents, files, links, tables
 from tests.fuzz.cases import Target, draw_case, judge
 
@@ -37,3 +38,14 @@ def test_every_case_works_or_is_refused_with_one_line(tmp_path: Path, target: Ta
 
     check()
     assert [path.name for path in tmp_path.iterdir()] == ["work"]
+
+
+def test_cases_of_several_targets() -> None:
+    counts = read_counts(["link to *=400", " command line = 5", "link to ask=7"])
+    assert counts == {target.name: 400 for target in links.TARGETS} | {"command line": 5, "link to ask": 7}
+    for word in ("link to=4", "nothing*=4", "command line=many", "command line", "=3"):
+        with pytest.raises(SystemExit, match=r"is not TARGET=COUNT|is none of the targets: .*FFN bank"):
+            read_counts([word])
+    assert choose_targets(["link to *"], "1/1") == [*links.TARGETS]
+    with pytest.raises(SystemExit, match="'nothing' is none of the targets"):
+        choose_targets(["nothing"], "1/1")

@@ -31,6 +31,7 @@ def test_the_configuration_file_says_the_same() -> None:
 def test_the_command_serves_this_machine_alone() -> None:
     command = build_command(8765)
     assert command[:4] == [sys.executable, "-m", "pages.warm_server", "run"]
+    assert build_command(8765, module="another")[1:4] == ["-m", "another", "run"]
     assert Path(command[4]).name == "app.py"
     assert Path(command[4]).is_file()
     assert command[command.index("--server.address") + 1] == "127.0.0.1"

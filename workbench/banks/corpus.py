@@ -25,6 +25,7 @@ from safetensors.numpy import save
 from probes.bank_format import ROUTER
 from probes.descriptions import read_description
 from probes.errors import UserError
+from probes.parquet_tables import read_table
 from probes.progress import Tick, quiet
 from workbench.banks.clusters import Tree, grow_tree
 from workbench.banks.routing import Router, list_tensors, load_router
@@ -138,7 +139,7 @@ def load_tree(folder: Path) -> tuple[Router, dict[str, Any], pa.Table]:
     about = read_description(folder / HEAD, FORMAT)
     try:
         router = load_router(folder, int(about["branching"]), int(about["depth"]))
-        windows = pq.read_table(folder / WINDOWS)
+        windows = read_table(folder / WINDOWS)
         if windows.column_names != ["document", "start", "end", "leaf"] or windows.num_rows != about["windows"]:
             raise ValueError(f"{windows.num_rows} windows, {about['windows']} promised")
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:

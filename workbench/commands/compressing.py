@@ -29,8 +29,6 @@ def declare_compress(parser: argparse.ArgumentParser) -> None:
 
 def compress(options: argparse.Namespace) -> Answer:
     """Write a compressed copy of a bank."""
-    if not 0 <= options.seed < 2**31 - 1:
-        raise UserError(f"--seed is {options.seed}: choose a whole number from 0 to {2**31 - 2}")
     from workbench.memory.compression import compress_bank
     from workbench.memory.inspection import open_for_inspection
 
@@ -78,8 +76,6 @@ def show_fidelity(options: argparse.Namespace) -> Answer:
     for name in ("limit", "batch"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} is {getattr(options, name)}: give 1 prompt or more")
-    if options.seed < 0:
-        raise UserError(f"--seed is {options.seed}: choose a whole number from 0")
     from probes.memory_bank import open_bank
     from probes.models import load_model
     from workbench.commands.facts import match_value

@@ -89,6 +89,8 @@ COMMANDS: tuple[Command, ...] = (
     FIDELITY,
     *BANK_TRAINING,
 )
+# Seeds are below: all libraries that draw take these.
+SEEDS = 2**31
 FAMILIES = {
     "demo": "Train the demo model again, or measure it.",
     "bank": "Cluster documents, train a bank of parametric memory blocks on them, and look into one.",
@@ -145,10 +147,19 @@ def build_parser() -> Parser:
     return parser
 
 
+def check_seed(options: argparse.Namespace) -> None:
+    """Raise UserError for a seed that some library would not draw by, whatever the command."""
+    seed = getattr(options, "seed", 0)
+    if not 0 <= seed < SEEDS:
+        raise UserError(f"--seed is {str(seed)[:40]}: choose a whole number from 0 to {SEEDS - 1}")
+
+
 def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
-    """Options of a command line; for `--help` and `--version` the process ends here."""
+    """Options of a command line; for `--help` and `--version` the process ends here. Raises UserError."""
     try:
-        return build_parser().parse_args(arguments)
+        options = build_parser().parse_args(arguments)
+        check_seed(options)
+        return options
     except SystemExit:
         sys.stdout.flush()
         raise

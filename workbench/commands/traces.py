@@ -6,9 +6,12 @@ import argparse
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from probes.errors import UserError
+from probes.facts import find_fact
+from probes.prompts import find_named_fact
 from workbench import pipeline
 from workbench.commands.command import Answer, Command
 from workbench.commands.part_lists import PARTS_SHOWN, add_parts
@@ -21,6 +24,7 @@ from workbench.commands.questions import (
 )
 from workbench.commands.summaries import format_summary, summarise_run
 from workbench.commands.terminal import show_progress
+from workbench.engine import Engine
 from workbench.library import find_runs
 from workbench.pair_tables import list_questions
 from workbench.runs import save_run
@@ -54,13 +58,29 @@ def choose_folder(out: str | None, question: Question, settings: Settings) -> Pa
     return folder
 
 
+def require_own(engine: Engine, questions: Sequence[Question], settings: Settings) -> None:
+    """Raise UserError where `--memory own` would attach nothing: an explicit memory was written about none of these."""
+    if settings.memory != "own" or settings.memory_ids:
+        return
+    known = engine.facts
+    facts = [find_fact(known, one.fact) if one.fact else find_named_fact(one.prompt, known) for one in questions]
+    if engine.memories is None or not any(fact and fact.document_id in engine.memories for fact in facts):
+        about = repr(questions[0].words[:80]) if len(questions) == 1 else f"any of the {len(questions)} questions"
+        raise UserError(
+            f"--memory own attaches nothing here, for no explicit memory was written about {about}: give the folder "
+            "of a bank of memories, --memory-ids, or --memory auto (--text goes with any of them)"
+        )
+
+
 def trace_question(options: argparse.Namespace) -> Answer:
     """Trace a question, save the run and summarise it."""
     question, settings = read_question(options), read_settings(options)
-    list_questions(question, settings)
+    questions = list_questions(question, settings)
     folder = choose_folder(options.out, question, settings)
     with show_progress() as tick:
-        run = pipeline.trace(pipeline.open_engine(settings, tick), question, settings, tick)
+        engine = pipeline.open_engine(settings, tick)
+        require_own(engine, questions, settings)
+        run = pipeline.trace(engine, question, settings, tick)
     save_run(run, folder)
     summary = summarise_run(run, folder)
     text = add_parts(run, PARTS_SHOWN, format_summary(summary), summary)

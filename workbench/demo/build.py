@@ -22,7 +22,7 @@ from workbench.demo.tokenizer import train_tokenizer
 from workbench.demo.training import Learner, Progress, train_model
 from workbench.demo.whitening import Whitening, fit_whitening
 from workbench.demo.world import World, build_world, group_documents
-from workbench.storage import discard_folder, make_folder
+from workbench.storage import discard_folder, make_folder, name_work
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def train(config_path: Path | None, out: Path, *, resume: bool = True, progress:
     config = load_config(config_path)
     if out.exists() and any(out.iterdir()) and not (out / "shipped.json").is_file():
         raise UserError(f"{out} holds something that is not a demo model; choose an empty folder.")
-    work = out.with_name(out.name + ".part")
+    work = name_work(out)
     if not resume:
         shutil.rmtree(work, ignore_errors=True)
     make_folder(work)

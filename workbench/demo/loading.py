@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file
 from transformers import AttentionInterface, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from probes.errors import UserError
+from probes.parquet_tables import read_table
 from workbench.demo.clusters import Tree
 from workbench.demo.config import DEFAULT, Config, parse_config
 from workbench.demo.network import ATTENTION, Attached, BankWeights, Slots, attend
@@ -59,7 +59,7 @@ def load_demo(folder: Path) -> Demo:
     ).eval()
     router = load_file(folder / "bank" / "router.safetensors")
     ids, memory = load_memories(folder / "memory")
-    documents = pq.read_table(folder / "documents.parquet").to_pylist()
+    documents = read_table(folder / "documents.parquet").to_pylist()
     return Demo(
         config=config,
         tokenizer=AutoTokenizer.from_pretrained(folder / "model", local_files_only=True),
@@ -71,9 +71,9 @@ def load_demo(folder: Path) -> Demo:
         whitening=Whitening(router["whitening.mean"].numpy(), router["whitening.transform"].numpy()),
         memory_ids=ids,
         memory=memory,
-        facts=pq.read_table(folder / "facts.parquet").to_pylist(),
+        facts=read_table(folder / "facts.parquet").to_pylist(),
         documents={row["id"]: row["text"] for row in documents},
-        exercises=pq.read_table(folder / "abstract.parquet").to_pylist(),
+        exercises=read_table(folder / "abstract.parquet").to_pylist(),
         alone=load_alone(folder, model),
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from circuits.graph import Kind, parse_component
 from probes.errors import UserError
+from probes.parquet_tables import read_table
 from probes.progress import Tick, quiet
 from probes.strict_json import parse_json
 from workbench.circuit_files import Traced
@@ -235,7 +236,6 @@ def figure_faithfulness(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figur
 def figure_specificity(sources: Sequence[Any], wish: Wish, tick: Tick) -> Figure:
     """Scatter of a table that `specificity --table` wrote."""
     from pyarrow import ArrowException
-    from pyarrow.parquet import read_table
 
     from workbench.figures.charts import draw_specificity
 

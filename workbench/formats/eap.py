@@ -16,10 +16,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from circuits.graph import Component, Kind, Plan, parse_component, split_node, wire
+from probes.errors import UserError
 from workbench.circuit_files import Traced
 from workbench.runs import Run
 
 NO_PLACE = (Kind.EXPLICIT, Kind.LEARNED, Kind.BANK)
+# Edges that a file may list: as many are a gigabyte of JSON, and several of memory while they are written.
+MOST_EDGES = 10_000_000
 
 
 def name_node(component: Component) -> str:
@@ -48,6 +51,25 @@ def name_edges(writer: Component, reader: Component, role: str, plan: Plan) -> l
     if not child:
         return []
     return [f"{parent}->{child}<{role}>" if reader.kind is Kind.HEAD else f"{parent}->{child}"]
+
+
+def count_all_edges(plan: Plan) -> int:
+    """Edges of the full graph, without listing them: a circuit of another tool may claim any number of layers."""
+    count, before = 0, 1
+    for _ in range(plan.layers):
+        count += 3 * plan.heads * before + before + (0 if plan.parallel else plan.heads)
+        before += plan.heads + 1
+    return count + before
+
+
+def refuse_size(plan: Plan) -> None:
+    """Raise UserError for a full graph of more edges than a file of all of them can have."""
+    count = count_all_edges(plan)
+    if count > MOST_EDGES:
+        raise UserError(
+            f"EAP-IG's JSON lists every edge of the full graph, and this model's has {count:,} ({plan.layers} layers, "
+            f"{plan.heads} heads): at most {MOST_EDGES:,} are written; choose another format"
+        )
 
 
 def list_all_edges(plan: Plan) -> Iterator[str]:
@@ -94,7 +116,8 @@ def read_ends(writer: str, reader: str, plan: Plan) -> tuple[Component, Componen
 
 
 def encode_eap(run: Traced) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Their document, and what had no place in it."""
+    """Their document, and what had no place in it. Raises UserError for a full graph that is too large to be listed."""
+    refuse_size(run.circuit.plan)
     circuit, plan = run.circuit, run.circuit.plan
     scores, kept, lost = sum_edges(run), set[str](), list[dict[str, Any]]()
     for edge in circuit.edges:

@@ -109,7 +109,7 @@ class Quantiser:
 
 def quieten(clustering: Any, seed: int) -> None:
     """Seed a clustering, and keep its warnings about few vectors off the terminal: we say what was trained on what."""
-    clustering.seed = seed + 1
+    clustering.seed = (seed + 1) % 2**31
     clustering.min_points_per_centroid = 1
     clustering.max_points_per_centroid = MOST_VECTORS
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from probes.descriptions import open_file
 from probes.errors import UserError
+from probes.parquet_tables import require_file
 from probes.strict_json import parse_json
 
 # Bytes read at a time of a text, and the longest line of a file of rows.
@@ -112,6 +113,7 @@ def read_csv(path: Path, name: str) -> Iterator[Document]:
 
 def read_parquet(path: Path, name: str) -> Iterator[Document]:
     """A document a row of the column `text`."""
+    require_file(path)
     try:
         with pq.ParquetFile(path) as file:
             columns = [column for column in ("text", "id") if column in file.schema_arrow.names]

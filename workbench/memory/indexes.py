@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import tokenize
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,10 @@ from workbench.storage import lock, remove_leftovers, sync_folder, write_file
 
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
+# What reading a damaged index raises; numpy takes an array's header for an expression of Python.
+DAMAGED = (
+    OSError, SafetensorError, KeyError, ValueError, EOFError, tokenize.TokenError, RecursionError, MemoryError
+)  # fmt: skip
 # Most vectors that are all compared with a query.
 EXACT_LIMIT = 50_000
 # Lists read for a query, vectors a centroid is fitted on, and rounds of fitting.
@@ -192,6 +197,7 @@ def read_lists(path: Path, count: int) -> ListIndex:
         )
         if not whole:
             raise ValueError("shapes or ranges do not fit")
-    except (OSError, SafetensorError, KeyError, ValueError, EOFError) as error:
-        raise UserError(f"{path}.* is damaged ({error}): remove it, the next search makes it again") from None
+    except DAMAGED as error:
+        line = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        raise UserError(f"{path}.* is damaged ({line}): remove it, the next search makes it again") from None
     return ListIndex(centroids, starts, rows, vectors)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
+from probes.parquet_tables import read_table
 from probes.strict_json import parse_json
 from workbench.storage import PARTIAL, make_folder, read_bytes, remove_leftovers, tell_removed, write_file
 
@@ -159,10 +160,9 @@ def list_parts(folder: Path) -> list[Path]:
 def load_table(folder: Path) -> pa.Table:
     """All rows of a table. Raises UserError where there is none, or a part is damaged or of other columns."""
     import pyarrow as pa
-    import pyarrow.parquet
 
     try:
-        return pa.concat_tables([pyarrow.parquet.read_table(part) for part in list_parts(folder)])
+        return pa.concat_tables([read_table(part) for part in list_parts(folder)])
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         line = " ".join(str(error).split())[:200]
         raise UserError(f"{folder} has a part that cannot be read ({line}): remove it and measure again") from None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.errors import UserError
+from probes.parquet_tables import require_file
 from workbench.sweeps.plans import HEAD
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def open_sweeps(folder: Path, threads: int | None = None) -> duckdb.DuckDBPyConn
     found = list_files(folder)
     lists = {name: f"[{', '.join(map(quote, parts))}]" for name, parts in found.items()}
     tables = [f"SELECT {quote(name)} AS sweep, * FROM read_parquet({parts})" for name, parts in lists.items()]
+    for part in (part for parts in found.values() for part in parts):
+        require_file(part)
     paths = ", ".join(quote(part) for parts in found.values() for part in parts)
     connection = duckdb.connect(":memory:", config={} if threads is None else {"threads": threads})
     try:

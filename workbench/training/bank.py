@@ -22,7 +22,7 @@ from probes.models import hash_weights
 from probes.progress import Tick, quiet
 from workbench.banks.routing import list_tensors
 from workbench.banks.writing import write_bank
-from workbench.storage import fresh_folder, require_free, write_file
+from workbench.storage import fresh_folder, name_work, require_free, write_file
 from workbench.training.bank_material import BankMaterial, build_bank_material, load_bank_material, save_bank_material
 from workbench.training.bank_plan import PRECISIONS, BankPlan
 from workbench.training.bank_trainer import BankTrainer, find_hooks, make_trainer, measure_modes
@@ -57,7 +57,7 @@ def train_bank(
     """
     if (plan.anchor != "frozen") != (out_model is not None):
         raise UserError("--out-model is where a model that is trained along goes: give it with --anchor, or neither")
-    place = Workplace(out.with_name(out.name + ".part"))
+    place = Workplace(name_work(out))
     require_unmade(out, place.folder)
     if out_model is not None and not (resume and find_written(place, out_model)):
         require_free(out_model)

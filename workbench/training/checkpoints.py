@@ -27,6 +27,7 @@ from workbench.storage import (
     discard_folder,
     fresh_folder,
     make_folder,
+    name_work,
     recover_folder,
     require_free,
     write_file,
@@ -55,7 +56,7 @@ def open_workplace(out: Path, settings: Mapping[str, Any], resume: bool) -> Iter
     Raises UserError when `out` is in use, when the work there was begun with other settings, or another process holds
     it.
     """
-    folder = out.with_name(out.name + ".part")
+    folder = name_work(out)
     require_unmade(out, folder)
     mark = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     make_folder(folder)
