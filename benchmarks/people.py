@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from playwright.async_api import TimeoutError as Late
+
 from probes.facts import Fact
 
 QUICK, PATIENCE = 180_000.0, 900_000.0
 # Seconds between two looks at a page that waits for its work.
 LOOK = 0.2
+# Times that a list is opened before its closing is a fault.
+OPENED = 4
 # One trace of so many is a slow one (every edge patched), cancelled within so many seconds of its first progress.
 CANCELLED_OF, LATEST = 4, 2.0
 WORKS = re.compile(r"Tracing: (?!waiting|starting)")
@@ -29,7 +33,8 @@ class Tally:
 
     `asked`: the fact of each finished run; `left`: facts whose trace nobody waited for; `cancelled`: the number of each
     job whose Cancel was pressed while it worked, and the seconds of the monotonic clock then; `place`: the largest
-    place in the queue that a page showed; `faults`: a line for all that should not have happened.
+    place in the queue that a page showed; `closings`: lists that closed before a choice was made; `faults`: a line for
+    all that should not have happened.
     """
 
     asked: dict[str, str] = field(default_factory=dict)
@@ -38,6 +43,7 @@ class Tally:
     place: int = 0
     defects: int = 0
     closed: int = 0
+    closings: int = 0
     faults: list[str] = field(default_factory=list)
 
 
@@ -73,9 +79,21 @@ class Person:
     async def press_trace(self, slow: bool = False) -> None:
         """Press the form's button; slow: by patching every edge."""
         if slow:
-            await self.page.get_by_role("combobox", name="Method").first.click(timeout=QUICK)
-            await self.page.get_by_role("option", name="Exact patching", exact=True).click(timeout=QUICK)
+            await self.choose_method("Exact patching")
         await self.page.get_by_role("button", name="Trace", exact=True).click(timeout=QUICK)
+
+    async def choose_method(self, name: str) -> None:
+        """Choose in the list of methods; a list that closes before the choice is opened again, as one would, and told."""
+        option = self.page.get_by_role("option", name=name, exact=True)
+        for _ in range(OPENED):
+            await self.page.get_by_role("combobox", name="Method").first.click(timeout=QUICK)
+            try:
+                await option.click(timeout=QUICK / OPENED)
+                return
+            except Late:
+                self.tally.closings += 1
+                await self.page.keyboard.press("Escape")
+        raise AssertionError(f"the list of methods closed {OPENED} times")
 
     async def read_progress(self) -> str:
         """The line above the bar; nothing when there is none. Notes the place in the queue."""

@@ -194,6 +194,7 @@ def report(
         judge("faults in other sessions and command lines", str(len(tally.faults)), "0", not tally.faults),
         judge("crashed meanwhile", crashes, "1 and 1", (tally.closed, tally.defects) == (1, 1)),
         judge("largest place in the queue that a page showed", str(tally.place), "above 1", tally.place > 1),
+        judge("lists of methods that closed before a choice was made", str(tally.closings)),
         judge("traces cancelled while they worked", str(len(times[0])), "above 0", bool(times[0])),
         judge("from the press of Cancel to a free model, median, s", f"{middle:.2f}"),
         judge("the same, longest, s", f"{longest:.2f}"),
