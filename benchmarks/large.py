@@ -37,7 +37,7 @@ PATIENCE = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An input: what writes it, the command that reads it, the exit code it should end with, and words it should say."""
+    """An input: what writes it, the command that reads it, the exit code it should end with, words it should say."""
 
     write: Callable[[Path], None]
     command: Sequence[str]

@@ -83,7 +83,7 @@ class Person:
         await self.page.get_by_role("button", name="Trace", exact=True).click(timeout=QUICK)
 
     async def choose_method(self, name: str) -> None:
-        """Choose in the list of methods; a list that closes before the choice is opened again, as one would, and told."""
+        """Choose in the list of methods; a list that closes before the choice is opened again and counted."""
         option = self.page.get_by_role("option", name=name, exact=True)
         for _ in range(OPENED):
             await self.page.get_by_role("combobox", name="Method").first.click(timeout=QUICK)
