@@ -12,8 +12,8 @@ Names, used in files, links and commands (a position follows as `@7`):
     x3.h1.b0         head 1 of layer 3 reading explicit-memory block 0   writer, reads `x3.h1.b0.q`
     m3               MLP of layer 3                          writer, reads `m3`
     m3.e2            expert 2 of a mixture, routing weight included   writer; the mixture reads `m3`
-    f3.l1            bank block of level 1 at layer 3        writer, reads `f3.l1`
-    k3.l1            bank block of learned key-values of level 1, at the attention of layer 3   writer, reads `k3.l1`
+    f3.l1            bank block of level 2 at layer 3        writer, reads `f3.l1`
+    k3.l1            bank block of learned key-values of level 2, at the attention of layer 3   writer, reads `k3.l1`
     logits           the output                              reads `logits`
 
 LoRA blocks of a bank are no writers: they change projections, and are counted inside the head or MLP that projects.

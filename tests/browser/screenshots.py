@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.browser.driving import wait_or_tell
 from tests.browser.server import find_chromium, open_chromium, serve
 from workbench.library import read_shipped_facts
 from workbench.views.tour import pick_fact
@@ -63,6 +64,22 @@ def visit(page: Any, base: str, folder: Path) -> None:
     shoot(page, folder, "runs")
 
 
+def visit_knowledge(page: Any, base: str, folder: Path) -> None:
+    """What a page each says of the tour's fact, of components over several facts, and of places."""
+    page.goto(f"{base}/memory?fact={pick_fact(read_shipped_facts())}")
+    page.get_by_role("button", name="Divide", exact=True).click()
+    wait_or_tell(page, page.get_by_text("All rows add up to"), PATIENCE)
+    shoot(page, folder, "memory", most=1800)
+    page.goto(f"{base}/knowledge")
+    page.get_by_text("Measure anew", exact=True).click()
+    page.get_by_role("button", name="Measure", exact=True).click()
+    wait_or_tell(page, page.locator(".js-plotly-plot .scatterlayer .points path").first, PATIENCE)
+    shoot(page, folder, "knowledge", most=1800)
+    page.goto(f"{base}/placement?view=Cost+against+usage")
+    page.locator(".js-plotly-plot").first.wait_for(timeout=PATIENCE)
+    shoot(page, folder, "placement", most=1600)
+
+
 def choose_node(page: Any) -> None:
     """Select a head that reads explicit memory, or the first node where there is none."""
     reading = page.locator(f'{NODES}[aria-label*="reading explicit memory"]')
@@ -81,7 +98,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with serve(folder, folder / "runs") as (base, _), open_chromium(chromium) as browser:
-            visit(browser.new_page(viewport=VIEW), base, options.out)
+            page = browser.new_page(viewport=VIEW)
+            visit(page, base, options.out)
+            visit_knowledge(page, base, options.out)
 
 
 if __name__ == "__main__":

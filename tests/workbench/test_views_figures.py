@@ -41,7 +41,7 @@ def test_the_map_is_centred_and_clickable(run: Run) -> None:
 
 def test_attention_has_a_column_for_every_memory(run: Run) -> None:
     weights, columns = gather_attention(run, 1, 2)
-    assert columns[:2] == ["memory 0", "memory 1"]
+    assert columns[:2] == ["memory 1", "memory 2"]
     assert weights.shape == (5, 7)
     np.testing.assert_allclose(weights[:, 0], run.recording.memory[0, 2, :, 0].astype(float).sum(-1))
     assert gather_attention(run, 0, 2)[0].shape == (5, 5)

@@ -129,7 +129,7 @@ def draw_attention(run: Run, layer: int, head: int, width: float, theme: Theme) 
     later = np.arange(values.shape[1])[None, :] - memories > np.arange(values.shape[0])[:, None]
     values[later] = np.nan
     names = name_tokens(run.tokens)
-    columns = [f"memory {block}" for block in range(memories)] + names
+    columns = [f"memory {block + 1}" for block in range(memories)] + names
     grid = Grid(values, names, columns, "reads", "attends to", "probability")
     return draw_grid(grid, width, theme, f"Attention of head {head} of layer {layer}", signed=False)
 

@@ -17,7 +17,10 @@ ROLES = {"q": "query", "k": "key", "v": "value", "in": "input"}
 
 
 def name_component(component: Component) -> str:
-    """A component in words, counted from 0 as in its id: `Head 1 of layer 3`."""
+    """A component in words: `Head 1 of layer 3`.
+
+    Layers and heads count from 0 as in its id, memories and levels from 1 as in ledgers and banks.
+    """
     layer = f"of layer {component.layer}"
     match component.kind:
         case Kind.EMBEDDING:
@@ -27,25 +30,25 @@ def name_component(component: Component) -> str:
         case Kind.KEY_VALUE:
             return f"Key-value head {component.head} {layer}"
         case Kind.EXPLICIT:
-            return f"Head {component.head} {layer} reading explicit memory {component.block}"
+            return f"Head {component.head} {layer} reading explicit memory {component.block + 1}"
         case Kind.MLP:
             return f"MLP {layer}" if component.block < 0 else f"Expert {component.block} {layer}"
         case Kind.BANK:
-            return f"Memory-bank block of level {component.block} at layer {component.layer}"
+            return f"Memory-bank block of level {component.block + 1} at layer {component.layer}"
         case Kind.LEARNED:
-            return f"Learned key-values of bank level {component.block} at layer {component.layer}"
+            return f"Learned key-values of bank level {component.block + 1} at layer {component.layer}"
         case Kind.LOGITS:
             return "Output logits"
 
 
 def name_part(component: Component) -> str:
-    """A part in words: `FFN unit 17 of layer 3`, `Slot 4 of explicit memory 0, as read by head 1 of layer 3`."""
+    """A part in words: `FFN unit 17 of layer 3`, `Slot 4 of explicit memory 1, as read by head 1 of layer 3`."""
     match component.kind:
         case Kind.BANK:
-            return f"Unit {component.part} of the bank block of level {component.block} at layer {component.layer}"
+            return f"Unit {component.part} of the bank block of level {component.block + 1} at layer {component.layer}"
         case Kind.EXPLICIT:
             reader = f"head {component.head} of layer {component.layer}"
-            return f"Slot {component.part} of explicit memory {component.block}, as read by {reader}"
+            return f"Slot {component.part} of explicit memory {component.block + 1}, as read by {reader}"
         case Kind.HEAD:
             return f"What head {component.head} of layer {component.layer} brings from position {component.part}"
         case _:

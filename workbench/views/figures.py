@@ -123,7 +123,7 @@ def gather_attention(run: Run, layer: int, head: int) -> tuple[np.ndarray, list[
     if layer not in layers or run.recording.memory.size == 0:
         return context, names
     memory = np.asarray(run.recording.memory[layers.index(layer), head], dtype=float).sum(-1)
-    blocks = [f"memory {block}" for block in range(memory.shape[-1])]
+    blocks = [f"memory {block + 1}" for block in range(memory.shape[-1])]
     return np.concatenate([memory, context], axis=-1), [*blocks, *names]
 
 

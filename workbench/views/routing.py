@@ -115,7 +115,7 @@ def name_source(kind: Kind, block: int, view: View) -> str:
     names = view.blocks if kind is Kind.EXPLICIT else view.levels
     if block < len(names) and names[block]:
         return names[block]
-    return f"memory {block}" if kind is Kind.EXPLICIT else f"level {block}"
+    return f"memory {block + 1}" if kind is Kind.EXPLICIT else f"level {block + 1}"
 
 
 def bend_connector(lane: tuple[float, float], y: float, reader: Glyph, offset: float) -> str:
@@ -168,7 +168,7 @@ def draw_source(kind: Kind, block: int, name: str, x: float, y: float) -> Glyph:
     """A memory in its lane; its id, `memory:…`, is that of no node."""
     style = STYLES[kind]
     letter = "b" if kind is Kind.EXPLICIT else "l"
-    title = f"Explicit memory {block}: {name}" if kind is Kind.EXPLICIT else f"Memory bank, level {block}: {name}"
+    title = f"Explicit memory {block + 1}: {name}" if kind is Kind.EXPLICIT else f"Memory bank, {name}"
     return Glyph(
         f"memory:{letter}{block}",
         kind,

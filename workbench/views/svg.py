@@ -185,7 +185,7 @@ def view_run(run: Traced, edges: int | None = None, selected: str = "", curation
         if foil and run.circuit.metric == "logit-diff"
         else answer or "output",
         blocks=tuple(str(block.get("text") or block.get("id", "")) for block in explicit.get("blocks", [])),
-        levels=tuple(f"level {level}, cluster {cluster}" for level, cluster in enumerate(bank.get("path", []))),
+        levels=tuple(f"level {level}, cluster {cluster}" for level, cluster in enumerate(bank.get("path", []), 1)),
     )
 
 
