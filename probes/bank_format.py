@@ -75,7 +75,7 @@ def read_bank_head(folder: Path) -> BankHead:
     about = read_description(path, FORMAT, (1, VERSION))
     try:
         return parse_first_version(about) if about["version"] == 1 else parse_head(about)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"{path} is not a whole head of a bank ({type(error).__name__}: {error})") from None
 
 

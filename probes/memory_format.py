@@ -122,7 +122,7 @@ def read_head(folder: Path) -> Head:
     about = read_description(path, FORMAT, (1, VERSION))
     try:
         return parse_first_version(about) if about["version"] == 1 else parse_head(about)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         line = " ".join(str(error).split())[:160]
         raise UserError(f"{path} is not a whole head of a bank ({type(error).__name__}: {line})") from None
 

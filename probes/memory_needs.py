@@ -18,6 +18,8 @@ from probes.tensor_headers import read_header
 
 SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
 GIBIBYTE = 1 << 30
+# A configuration's number that is larger is no size of a model, and is not believed.
+LARGEST = 10**9
 
 # Largest measured peak over the weights' bytes as loaded, rounded up: TransformerLens holds no second copy of plain
 # weights, one of queries, keys and values that are stored joined, and one of a mixture's experts.
@@ -61,7 +63,7 @@ def count_parameters(config: Mapping[str, Any]) -> int:
     """Parameters that a configuration makes, biases and norms left out; 0 when it does not say its sizes."""
 
     def find(*names: str, default: int = 0) -> int:
-        return next((n for name in names if type(n := config.get(name)) is int and n > 0), default)
+        return next((n for name in names if type(n := config.get(name)) is int and 0 < n <= LARGEST), default)
 
     width, layers = find("hidden_size", "n_embd"), find("num_hidden_layers", "n_layer")
     heads = find("num_attention_heads", "n_head", default=1)

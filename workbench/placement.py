@@ -81,7 +81,7 @@ def read_usage_rows(rows: Iterable[Mapping[str, Any]], name: str) -> dict[str, f
             raise UserError(f"{name}, row {number} needs the columns id and usage")
         try:
             count = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             count = math.nan
         if not 0 <= count < math.inf:
             raise UserError(f"{name}, row {number} has the usage {str(value)[:40]!r}: give a number from 0")

@@ -121,7 +121,7 @@ def load_curve(folder: Path) -> SizeCurve | None:
         columns = np.array([curve.edges, curve.faithfulness, curve.random, curve.low, curve.high], dtype=float)
         if not columns.size or not np.isfinite(columns).all() or (np.diff(columns[0]) <= 0).any() or columns[0, 0] < 1:
             raise ValueError("its sizes or numbers do not hold")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
         line = " ".join(str(error).split())[:160]
         raise UserError(f"{path} is not a curve of this release ({line}): remove it and measure again") from None
     return curve

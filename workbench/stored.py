@@ -113,7 +113,7 @@ def read_blocks(folder: Path) -> Blocks:
         ranks = [int(level["units"] if about["version"] == 1 else level["rank"]) for level in about["levels"]]
         numbers = tuple(3 * width * rank * len(about["layers"]) for rank in ranks)
         clusters = tuple(int(level["clusters"]) for level in about["levels"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"{folder} has no whole head of a bank ({type(error).__name__}): write it again") from None
     known = about["version"] == 1 or not about.get("router")
     return Blocks("ffn", int(about["branching"]), clusters, numbers, read_width(shard), known)
@@ -125,7 +125,7 @@ def read_memories(folder: Path) -> Memories:
     try:
         layers, slots = tuple(int(layer) for layer in about["layers"]), int(about.get("slots", 0))
         ids = [str(name) for name in about["ids"]] if about["version"] == 1 else list_ids(folder, about["parts"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"{folder} has no whole head of memories ({type(error).__name__}): write it again") from None
     return Memories(layers, slots, frozenset(ids), measure_folder(folder, "*.safetensors"))
 

@@ -137,7 +137,7 @@ def load_study(name: str, runs: Path) -> Study:
             tuple(map(decode_level, about.get("path", ()))),
             tuple(map(decode_condition, about.get("answers", ()))),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"{path.name} is not a whole study ({type(error).__name__}): measure again") from None
 
 

@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from circuits.graph import Plan, split_node
+from probes.bank import load_bank
 from probes.errors import UserError
 from probes.facts import read_rows
 from probes.memory_bank import open_bank
@@ -26,20 +27,26 @@ from probes.shards import open_shard
 from probes.tensor_headers import read_header
 from tests.checkpoints import load_shape
 from tests.conftest import PLAN, make_run
-from tests.fuzz.banks import write_explicit, write_first_memories, write_tree
+from tests.fuzz.banks import write_explicit, write_first_memories, write_parametric, write_tree
 from tests.fuzz.files import encode_foreign
 from tests.fuzz.tables import FACT, encode_parquet
+from tests.fuzz.test_found import change_sealed
 from tests.pages.measured import FOUND
+from tests.studies import make_study
 from tests.sweep_tables import write_table
 from workbench.banks.corpus import load_tree
+from workbench.costs.shapes import read_shape
 from workbench.figures.kinds import Wish, choose_head, figure_specificity
 from workbench.formats.eap import count_all_edges, encode_eap, list_all_edges, write_eap
 from workbench.importing import read_circuit
+from workbench.ledgers.placing import read_usage
 from workbench.measurements import read_measurement
 from workbench.memory.documents import count_characters
 from workbench.memory.indexes import read_lists
 from workbench.runs import unpack_arrays
+from workbench.size_curves import SizeCurve, load_curve, save_curve
 from workbench.stored import list_ids, read_width
+from workbench.studies import find_study, load_study, save_study
 from workbench.sweeps import queries
 from workbench.sweeps.parts import load_table
 
@@ -219,3 +226,49 @@ def test_an_id_of_an_old_bank_that_is_no_name(tmp_path: Path) -> None:
         else:
             with pytest.raises(UserError, match="not a whole head"):
                 read_head(folder)
+
+
+CONFIG = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64, "vocab_size": 100}
+
+
+@pytest.mark.parametrize(
+    "name", ["num_key_value_heads", "head_dim", "intermediate_size", "num_local_experts", "vocab_size"]
+)
+@pytest.mark.parametrize("value", [[1], {"a": 1}, "None", 2.5, -1, 10**400, True], ids=repr)
+def test_a_configuration_of_sizes_that_are_none(tmp_path: Path, name: str, value: Any) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {name: value}))
+    with pytest.raises(UserError, match="no size"):
+        read_shape(tmp_path)
+    estimate_need(tmp_path, "float32")
+
+
+def test_a_configuration_that_says_little(tmp_path: Path) -> None:
+    for name, value in (("head_dim", None), ("n_inner", None), ("num_experts", 0)):
+        (tmp_path / "config.json").write_text(json.dumps(CONFIG | {name: value}))
+        assert (read_shape(tmp_path).d_head, read_shape(tmp_path).d_ffn) == (16, 256)
+    for config in (CONFIG | {"text_config": 5}, CONFIG | {"num_attention_heads": 0}):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(UserError):
+            read_shape(tmp_path)
+
+
+def test_numbers_that_no_float_holds_in_what_lies_beside_runs(tmp_path: Path) -> None:
+    save_curve(tmp_path, SizeCurve((1, 2), (0.5, 1.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0), 1, 0))
+    curve = json.loads((tmp_path / "curve.json").read_bytes())
+    (tmp_path / "curve.json").write_text(json.dumps(curve | {"faithfulness": [10**400, 1.0]}))
+    with pytest.raises(UserError):
+        load_curve(tmp_path)
+    save_study(make_study("first"), tmp_path)
+    path = find_study("first", tmp_path)
+    study = json.loads(path.read_bytes())
+    study["references"][0]["attention"][0][0][0] = 10**400
+    path.write_text(json.dumps(study))
+    with pytest.raises(UserError):
+        load_study("first", tmp_path)
+    (tmp_path / "usage.jsonl").write_text(json.dumps({"id": "a", "usage": 10**400}) + "\n")
+    with pytest.raises(UserError, match="the usage '1000"):
+        read_usage(tmp_path / "usage.jsonl", None)
+    write_parametric("ffn")(tmp_path / "bank", load_shape("llama"))
+    change_sealed(tmp_path / "bank" / "bank.json", lambda about: about.update(factor=10**400))
+    with pytest.raises(UserError):
+        load_bank(tmp_path / "bank")

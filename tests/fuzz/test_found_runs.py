@@ -11,6 +11,7 @@ import pytest
 from probes.errors import UserError
 from tests.conftest import make_run
 from tests.fuzz.test_found import edit_run
+from workbench.commands.summaries import format_summary, summarise_run
 from workbench.runs import load_run
 from workbench.settings import Question, Settings, read_question, restore_settings
 
@@ -46,3 +47,15 @@ def test_questions_of_other_kinds(field: str) -> None:
         read_question({**Question(fact="a").to_json(), field: [3]})
     assert read_question(Question(facts=("a", "b")).to_json()).facts == ("a", "b")
     assert restore_settings(make_run().about["settings"] or Settings().to_json()).model
+
+
+def test_a_run_that_measured_little(tmp_path: Path) -> None:
+    """A run may have no faithfulness, no random circuits beside it, and settings without a model."""
+    changes: tuple[Callable[[dict[str, Any]], object], ...] = (
+        lambda about: about.update(faithfulness={}),
+        lambda about: about.update(settings={}),
+        lambda about: about["faithfulness"].update(random=None),
+    )
+    for number, change in enumerate(changes):
+        folder = edit_run(tmp_path / f"run-{number}", change)
+        assert format_summary(summarise_run(load_run(folder), folder))

@@ -131,15 +131,21 @@ def format_number(value: float) -> str:
 
 def describe_faithfulness(value: dict[str, Any]) -> str:
     """Normalised faithfulness beside that of random circuits, in words."""
-    mean, low, high = (format_number(value["random"][name]) for name in ("mean", "low", "high"))
-    own = format_number(value["normalised"])
-    return f"{own}, random circuits of that size {mean} ({low} to {high}); the whole model is 1"
+    if not value:
+        return "not measured"
+    own, random = format_number(value["normalised"]), value.get("random")
+    if random:
+        mean, low, high = (format_number(random[name]) for name in ("mean", "low", "high"))
+        own += f", random circuits of that size {mean} ({low} to {high})"
+    return f"{own}; the whole model is 1"
 
 
 def describe_metric(value: dict[str, Any]) -> str:
     """What the metric was on the whole model, on the circuit, and with everything ablated."""
+    if not value:
+        return "not measured"
     whole, circuit, empty = (format_number(value[f"metric_{name}"]) for name in ("whole", "circuit", "empty"))
-    return f"{whole} {value['unit']} whole model, {circuit} circuit, {empty} everything ablated"
+    return f"{whole} {value.get('unit', '')} whole model, {circuit} circuit, {empty} everything ablated"
 
 
 def format_summary(summary: dict[str, Any]) -> str:
@@ -156,7 +162,7 @@ def format_summary(summary: dict[str, Any]) -> str:
             ("answer, foil", f"{quote(summary['answer'])}, {quote(summary['foil'])}"),
             ("answer tokens", describe_tokens(summary["answer_tokens"])),
             ("pairs", f"{summary['pairs']}, the first shown; positions are summed" if summary["pairs"] > 1 else None),
-            ("model", describe_model(summary["model"], summary["settings"]["model"])),
+            ("model", describe_model(summary["model"], str(summary["settings"].get("model")))),
             ("memories", describe_memories(summary["memories"])),
             ("method", f"{method}; ablation: {ablation}"),
             ("metric", f"{metric}, in {summary['unit']}; positive helps the answer"),

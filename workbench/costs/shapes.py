@@ -85,9 +85,10 @@ def read_shape(folder: Path) -> Shape:
         config = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    if not isinstance(config, dict):
+    inner = config.get("text_config", config) if isinstance(config, dict) else None
+    if not isinstance(inner, dict):
         raise UserError(f"{path} is not a model configuration: it holds no JSON object")
-    return parse_shape(config.get("text_config", config))
+    return parse_shape(inner)
 
 
 # Names of each size in the configurations of GPT-2, Pythia (GPT-NeoX), GPT-J, and Llama-like models.
@@ -97,32 +98,39 @@ NAMES = {
     "d_model": ("hidden_size", "n_embd"),
     "vocabulary": ("vocab_size",),
 }
+# No size of a model is larger.
+LARGEST = 10**9
 UNGATED = ("gpt2", "gpt_neox", "gptj", "phi")
 
 
 def parse_shape(config: dict[str, Any]) -> Shape:
-    """Shape from the keys of a Hugging Face configuration. Raises `UserError` for the first size that is missing."""
+    """Shape from the keys of a Hugging Face configuration. Raises `UserError` for a missing or impossible size."""
     sizes = {size: find_size(config, names) for size, names in NAMES.items()}
     kind = str(config.get("model_type", ""))
-    experts = int(config.get("num_local_experts") or config.get("num_experts") or 1)
-    width = (config.get("moe_intermediate_size") if experts > 1 else None) or config.get("intermediate_size")
-    width = width or config.get("n_inner") or 4 * sizes["d_model"]
+    experts = find_size(config, ("num_local_experts", "num_experts"), 1)
+    widths = (*(("moe_intermediate_size",) if experts > 1 else ()), "intermediate_size", "n_inner")
     return Shape(
         **sizes,
-        kv_heads=int(config.get("num_key_value_heads") or sizes["heads"]),
-        d_head=int(config.get("head_dim") or sizes["d_model"] // sizes["heads"]),
-        d_ffn=int(width),
+        kv_heads=find_size(config, ("num_key_value_heads",), sizes["heads"]),
+        d_head=find_size(config, ("head_dim",), max(1, sizes["d_model"] // sizes["heads"])),
+        d_ffn=find_size(config, widths, 4 * sizes["d_model"]),
         gated=kind not in UNGATED,
         tied=bool(config.get("tie_word_embeddings", kind == "gpt2")),
         query_key_norms=kind in ("qwen3", "qwen3_moe", "gemma3", "gemma3_text"),
         experts=experts,
-        active=int(config.get("num_experts_per_tok") or 1) if experts > 1 else 1,
+        active=find_size(config, ("num_experts_per_tok",), 1) if experts > 1 else 1,
     )
 
 
-def find_size(config: dict[str, Any], names: tuple[str, ...]) -> int:
-    """The first of these keys that is there. Raises `UserError` when none is."""
-    for name in names:
-        if isinstance(config.get(name), int):
-            return int(config[name])
+def find_size(config: dict[str, Any], names: tuple[str, ...], default: int = 0) -> int:
+    """The first of these keys that says something, else the default.
+
+    Raises `UserError` for what is no size of a model, and where there is neither key nor default.
+    """
+    for value in (config[name] for name in names if config.get(name)):
+        if type(value) is not int or not 0 < value <= LARGEST:
+            raise UserError(f"the model's configuration has {str(value)[:40]!r} for {' or '.join(names)}: no size")
+        return value
+    if default:
+        return default
     raise UserError(f"the model's configuration has no {' or '.join(names)}")

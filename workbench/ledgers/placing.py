@@ -70,7 +70,7 @@ def read_usage(path: Path, given: float | None) -> dict[str, float]:
             raise UserError(f"row {number} of {path} has no usage: fill in the column `usage`, or give --usage N")
         try:
             count = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             count = math.nan
         if not 0 <= count < math.inf:
             raise UserError(f"row {number} of {path} has the usage {str(value)[:40]!r}: give a number from 0")

@@ -179,7 +179,7 @@ def load_document(path: Path) -> tuple[dict[str, Any], tuple[Ledger, ...]]:
             raise UserError(f"{path} is not a ledger of this release (version {VERSION})")
         ledgers = tuple(decode_ledger(value) for value in document["ledgers"])
         about = {name: value for name, value in document.items() if name not in ("format", "version", "ledgers")}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
         raise UserError(f"{path} is not a ledger: {type(error).__name__}: {error}") from None
     return about, ledgers
 
