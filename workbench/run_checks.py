@@ -83,9 +83,9 @@ def are_slots(value: object) -> bool:
 def check_faithfulness(value: Mapping[str, Any]) -> None:
     """Numbers that were measured, none where a run did not measure it; all finite."""
     check_numbers("faithfulness", value, MEASURED)
-    random = value.get("random") or {}
-    require(isinstance(random, dict), "faithfulness.random", "an object")
-    check_numbers("faithfulness.random", random, RANDOM)
+    random = value.get("random")
+    require(isinstance(random, dict | None) and random != {}, "faithfulness.random", "an object with something in it")
+    check_numbers("faithfulness.random", random or {}, RANDOM)
 
 
 def check_numbers(place: str, value: Mapping[str, Any], names: Iterable[str]) -> None:

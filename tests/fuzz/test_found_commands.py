@@ -14,7 +14,7 @@ from workbench import cli, pipeline
 from workbench.commands.parsing import COMMANDS, parse_options
 from workbench.commands.traces import require_own
 from workbench.engine import Engine
-from workbench.settings import Question, Settings
+from workbench.settings import Question
 from workbench.storage import name_work
 from workbench.training.checkpoints import open_workplace
 
@@ -85,9 +85,7 @@ def test_own_memories_that_are_not_there(capsys: pytest.CaptureFixture[str], mon
     assert "--memory own attaches nothing here" in told and "'a'" in told
     told = refuse(capsys, "trace", "--prompt", "x", "--answer", " y", "--ablation", "zero", "--memory", "own")
     assert "--memory own attaches nothing here" in told
-    own, asked = Settings(memory="own"), [Question(fact="a"), Question(fact="b")]
-    require_own(engine, asked, own)
-    require_own(engine, asked[:1], Settings(memory="own", memory_ids="about b"))
-    require_own(engine, asked[:1], Settings())
+    asked = [Question(fact="a"), Question(fact="b")]
+    require_own(engine, asked)
     with pytest.raises(UserError, match="any of the 2 questions"):
-        require_own(FactsAlone(None), asked, own)
+        require_own(FactsAlone(None), asked)

@@ -58,10 +58,8 @@ def choose_folder(out: str | None, question: Question, settings: Settings) -> Pa
     return folder
 
 
-def require_own(engine: Engine, questions: Sequence[Question], settings: Settings) -> None:
+def require_own(engine: Engine, questions: Sequence[Question]) -> None:
     """Raise UserError where `--memory own` would attach nothing: an explicit memory was written about none of these."""
-    if settings.memory != "own" or settings.memory_ids:
-        return
     known = engine.facts
     facts = [find_fact(known, one.fact) if one.fact else find_named_fact(one.prompt, known) for one in questions]
     if engine.memories is None or not any(fact and fact.document_id in engine.memories for fact in facts):
@@ -79,7 +77,8 @@ def trace_question(options: argparse.Namespace) -> Answer:
     folder = choose_folder(options.out, question, settings)
     with show_progress() as tick:
         engine = pipeline.open_engine(settings, tick)
-        require_own(engine, questions, settings)
+        if settings.memory == "own" and not settings.memory_ids:
+            require_own(engine, questions)
         run = pipeline.trace(engine, question, settings, tick)
     save_run(run, folder)
     summary = summarise_run(run, folder)
