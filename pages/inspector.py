@@ -153,7 +153,9 @@ def show_memory(run: Run, name: str, node: Node) -> None:
         st.markdown(
             " › ".join(f"**{plain(step)}**" if place == level else plain(step) for place, step in enumerate(path))
         )
-        st.caption(f"Block of cluster {plain(path[level]) if level < len(path) else '?'}, level {level + 1} of the bank.")
+        st.caption(
+            f"Block of cluster {plain(path[level]) if level < len(path) else '?'}, level {level + 1} of the bank."
+        )
     if node.component.kind is Kind.EXPLICIT and (block := read_block(run, node.component.block)) is not None:
         kept = find_kept(run, node.component, node.position)
         st.markdown(f"**Memory {plain(str(block['id']))}**")
