@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaForCausalLM
@@ -167,9 +168,7 @@ def save_tables(material: Material, folder: Path, cache: Path) -> dict[str, Any]
     }
 
 
-def _describe(
-    fact: WorldFact, prompt: str, path: np.ndarray[Any, Any], hit: bool, material: Material
-) -> dict[str, Any]:
+def _describe(fact: WorldFact, prompt: str, path: NDArray[np.int64], hit: bool, material: Material) -> dict[str, Any]:
     relation = material.world.relations[fact.relation]
     return {
         "id": fact.id,
