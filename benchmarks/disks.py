@@ -104,6 +104,7 @@ def list_writers(inputs: Path) -> list[Case]:
     return [
         Case("memory delete", command(*delete), MEMORIES, read_bank, True, True),
         Case("memory compress", compress, "small", read_bank, True, True),
+        Case("memory search", command("memory", "search", MEMORIES, "Fran"), f"{MEMORIES}/search", read_files, True),
         Case("figure", draw, "paper", read_files, True),
         Case("import", kept, "kept", read_files),
         Case("ledger", ledger, TARGET, read_files, True),
