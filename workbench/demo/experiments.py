@@ -62,7 +62,9 @@ def run_experiments(folder: Path, work: Path, only: Sequence[str] = (), progress
     demo = load_demo(folder)
     torch.set_num_threads(demo.config.training.threads)
     for arm in load_arms(folder):
-        write_file(work / "arms" / f"{arm['name']}.json", json.dumps(arm).encode())
+        path = work / "arms" / f"{arm['name']}.json"
+        if not path.is_file():
+            write_file(path, json.dumps(arm).encode())
     report = progress or (lambda _name, _done, _total: None)
     bench = Bench(demo, prepare(demo.config, work / "embeddings.npz", report), folder, work, report)
     for name, run in EXPERIMENTS.items():
