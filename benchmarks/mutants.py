@@ -41,7 +41,7 @@ def choose(path: str, *names: str) -> tuple[str, ...]:
 
 # The narrow tests of each file, the quick ones first.
 LAWS, METHODS = (f"tests/circuits/test_{name}.py" for name in ("laws", "methods"))
-KINDS_FILE = "tests/circuits/test_kinds.py"
+RESTARTS, KINDS_FILE = "tests/circuits/test_restarts.py", "tests/circuits/test_kinds.py"
 KINDS = f"{KINDS_FILE}::test_paths_stages_and_parts_are_complete[FFN]"
 FAITHFUL, SELECTING, QUALITY = (f"tests/circuits/test_{name}.py" for name in ("faithfulness", "selection", "quality"))
 FOUND = "tests/fuzz/test_found.py::test_the_table_of_who_sees_whom_is_that_of_the_single_pairs"
@@ -51,7 +51,21 @@ UNITS, LEDGERS, COSTS = (
     "tests/workbench/test_costs.py",
 )
 SEARCH, CACHE = "tests/workbench/test_memory_search.py", "tests/workbench/test_memory_cache.py"
+GENERATED, COLD = (f"tests/workbench/test_generation{name}.py" for name in ("", "_blocks"))
 BANK, SLOTS, EXACT = (f"tests/probes/test_{name}.py" for name in ("bank", "slots", "memory_exactness"))
+RECALLED = choose(
+    GENERATED,
+    "memories_are_found_for_each_chunk_and_cold_is_warm",
+    "the_order_of_memories_changes_nothing",
+    "the_command",
+)
+STARTED = choose(
+    COLD,
+    "documents_read_cold_are_the_bank_of_these_documents",
+    "known_chunks_are_embedded_in_one_call",
+    "documents_without_text_are_refused",
+    "the_command_starts_cold_from_documents",
+)
 REMOVED = (
     *choose(METHODS, "memories_are_removed_in_two_ways"),
     *choose("tests/circuits/test_batches.py", "batches_add_up_to_the_whole", "faithfulness_is_that_of_the_whole"),
@@ -71,10 +85,10 @@ TESTS: dict[str, tuple[str, ...]] = {
     "circuits/graph.py": (SELECTING, FOUND, LAWS),
     "circuits/intervals.py": ("tests/circuits/test_intervals.py",),
     "circuits/ledgers.py": (LEDGERS,),
-    "circuits/masking.py": (LAWS, FAITHFUL, KINDS),
+    "circuits/masking.py": (FAITHFUL, RESTARTS, LAWS, KINDS),
     "circuits/metrics.py": ("tests/circuits/test_metrics.py", LAWS),
     "circuits/optimum.py": (SELECTING,),
-    "circuits/patching.py": ("tests/circuits/test_restarts.py", FAITHFUL, LAWS),
+    "circuits/patching.py": (RESTARTS, FAITHFUL, LAWS),
     "circuits/pruning.py": choose(METHODS, "pruning_in_batches_is_pruning_one_by_one"),
     "circuits/quality.py": (QUALITY,),
     "circuits/relevance.py": choose(
@@ -98,13 +112,13 @@ TESTS: dict[str, tuple[str, ...]] = {
         "scores_of_a_stage_add_up_to_its_exact_effect",
     ),
     "circuits/units.py": (UNITS,),
-    "probes/attachments.py": (EXACT, *REMOVED, LAWS),
+    "probes/attachments.py": ("tests/probes/test_attachments.py", *REMOVED),
     "probes/blocks.py": (BANK,),
     "probes/codebooks.py": ("tests/workbench/test_compression.py",),
     "probes/codes.py": ("tests/workbench/test_compression.py",),
     "probes/explicit.py": (EXACT,),
     "probes/norms.py": ("tests/probes/test_models.py",),
-    "probes/reading.py": (EXACT, *REMOVED, *choose(KINDS_FILE, "learned_key_values_are_one_softmax_of_their_own")),
+    "probes/reading.py": (*choose(GENERATED, "the_lean_reader_is_the_recording_pass"), EXACT),
     "probes/slots.py": (SLOTS, EXACT),
     "workbench/costs/blocks.py": (COSTS, BANK),
     "workbench/costs/hierarchical.py": (COSTS,),
@@ -113,9 +127,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "workbench/costs/tiers.py": (COSTS,),
     "workbench/memory/cache.py": (CACHE,),
     "workbench/memory/chunks.py": ("tests/workbench/test_memory_commands.py",),
-    "workbench/memory/cold.py": (CACHE,),
-    "workbench/memory/overlap.py": ("tests/workbench/test_fidelity.py",),
-    "workbench/memory/retrieval.py": (SEARCH,),
+    "workbench/memory/cold.py": STARTED,
+    "workbench/memory/overlap.py": (SEARCH, *RECALLED),
+    "workbench/memory/retrieval.py": (*RECALLED, *choose(COLD, "what_was_found_is_not_looked_for_again"), *STARTED),
     "workbench/memory/search.py": (SEARCH,),
 }
 # Operators that need names of ours, or change nothing that a test could see.

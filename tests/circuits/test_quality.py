@@ -63,7 +63,11 @@ def test_areas_are_those_of_the_benchmark() -> None:
 
 def test_curves_end_at_the_model_and_rank_as_they_say(problem: Problem, scores: EdgeScores) -> None:
     """All edges give 1; each point is the circuit of that size measured alone; the signed ranking sorts by sign."""
-    curves = measure_curves(problem, scores, 2, 0, quiet)
+    told: list[tuple[str, int, int]] = []
+    curves = measure_curves(problem, scores, 2, 0, lambda *tick: told.append(tick))
+    # Two draws at each size but the last, which is the whole graph, once.
+    assert {(done, total) for label, done, total in told if label == "random curve"} == {(0, 2), (0, 1)}
+    assert told[-1] == ("random curve", 0, 1)
     for curve in (curves.absolute, curves.signed, curves.random):
         assert curve.faithfulness[-1] == pytest.approx(1.0, abs=1e-4)
         assert curve.edges[-1] == scores.wiring.edges * 3
