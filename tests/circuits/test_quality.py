@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.agreement import compare_circuits, correlate, measure_agreement, sample_edges
+from circuits.agreement import STRATA, compare_circuits, correlate, measure_agreement, sample_edges
 from circuits.assembly import assemble
 from circuits.circuit import Circuit, EdgeScores, mask_edges
 from circuits.connectivity import Mask
@@ -117,6 +117,10 @@ def test_misses_are_the_largest_errors_of_a_sample_from_strong_to_weak(problem: 
     assert len(set(chosen.tolist())) == len(chosen) == 30
     ranks = np.flatnonzero(np.isin(rank_edges(scores), chosen))
     assert ranks[:3].max() < 20 and ranks[-1] > len(rank_edges(scores)) // 3
+    # As even over the strata as whole numbers allow, except where all that were left are taken.
+    cuts = sorted({round(len(rank_edges(scores)) ** (power / STRATA)) for power in range(1, STRATA + 1)} - {1})
+    for place, cut in enumerate(cuts, start=1):
+        assert (ranks < cut).sum() in (cut, pytest.approx(30 * place / len(cuts), abs=0.5))
     places = np.array(np.unravel_index(chosen, scores.edges.shape)).T.tolist()
     drops = measure_patches(problem, [(p, r, w) for p, w, r in places], quiet, "").numpy()
     found = measure_agreement(problem, scores, 30, 0, quiet)
