@@ -154,11 +154,11 @@ class Mutant:
     code: str
 
     def describe(self) -> str:
-        """The changed lines, before and after."""
+        """File, operator, and the changed lines before and after, as in the list of survivors."""
         before = (ROOT / self.path).read_text(encoding="utf-8").splitlines()
         told = difflib.unified_diff(before, self.code.splitlines(), n=0, lineterm="")
         lines = [line for line in told if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-        return " ".join(f"{line[0]} {line[1:].strip()}" for line in lines)
+        return f"`{self.path}` {self.operator}: ``{' '.join(f'{line[0]} {line[1:].strip()}' for line in lines)}``"
 
 
 def find_declarations(source: str) -> set[int]:
@@ -256,17 +256,28 @@ def write_source(path: Path, code: str, stamp: int) -> None:
     os.utime(path, (stamp, stamp))
 
 
-def measure_file(place: Path, path: str, count: int, seed: int) -> dict[str, Any]:
-    """How many mutants of a file were tried, and what its tests let live. Raises RuntimeError when they fail anyway."""
+def measure_file(
+    place: Path, path: str, count: int, seed: int, before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """How many mutants of a file were tried, and what its tests let live.
+
+    Given the row of the same mutants `before` tests were added, only its survivors are tried. Raises RuntimeError when
+    the tests fail anyway.
+    """
     mutants, source = draw_mutants(path, count, seed), (ROOT / path).read_text(encoding="utf-8")
+    told = [mutant.describe() for mutant in mutants]
+    same = before is not None and before["mutants"] == len(mutants) and set(before["survivors"]) <= set(told)
+    tried = before["survivors"] if before is not None and same and before["seed"] == seed else told
     passed, seconds = try_tests(place, TESTS[path], 600.0)
     if not passed:
         raise RuntimeError(f"the tests of {path} fail as it is: {' '.join(TESTS[path])}")
     survivors, stamp = [], int(time.time())
-    for number, mutant in enumerate(mutants):
+    for number, (mutant, text) in enumerate(zip(mutants, told, strict=True)):
+        if text not in tried:
+            continue
         write_source(place / path, mutant.code, stamp + 10 * (number + 1))
         if try_tests(place, TESTS[path], LEAST_PATIENCE + SLOWER * seconds)[0]:
-            survivors.append(f"`{path}` {mutant.operator}: ``{mutant.describe()}``")
+            survivors.append(text)
     write_source(place / path, source, stamp)
     return {"file": path, "seed": seed, "mutants": len(mutants), "survivors": survivors}
 
@@ -290,14 +301,17 @@ def format_report(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, "", *([f"- {text}" for text in survivors] or ["No mutant survived."])])
 
 
-def measure(paths: Sequence[str], count: int, seed: int, kept: Path) -> list[Mapping[str, Any]]:
-    """Rows of these files; each is kept when it is done, in place of an earlier one of its file."""
+def measure(paths: Sequence[str], count: int, seed: int, kept: Path, again: bool = False) -> list[Mapping[str, Any]]:
+    """Rows of these files; each is kept when it is done, in place of an earlier one of its file.
+
+    With `again` only what survived in the earlier one is tried.
+    """
     rows = read_rows(kept)
     with tempfile.TemporaryDirectory() as folder:
         copy_repository(Path(folder))
         for path in paths:
             start = time.monotonic()
-            rows[path] = row = measure_file(Path(folder), path, count, seed)
+            rows[path] = row = measure_file(Path(folder), path, count, seed, rows.get(path) if again else None)
             kept.write_text("".join(json.dumps(one) + "\n" for one in rows.values()), encoding="utf-8")
             lived, took = len(row["survivors"]), time.monotonic() - start
             print(f"{path}: {lived} of {row['mutants']} survive, {took:.0f} s", file=sys.stderr, flush=True)
@@ -312,6 +326,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", metavar="FILE", help="a file; may be given again")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="keep rows there: what is measured takes their place")
     parser.add_argument("--missing", action="store_true", help="only files that have no row yet")
+    parser.add_argument("--again", action="store_true", help="only survivors, where tests were added and none changed")
     parser.add_argument("--into", metavar="DOCUMENT", help="place the report there instead of printing it")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -322,9 +337,8 @@ def main() -> int:
         kept = options.rows or Path(folder) / "rows"
         kept.parent.mkdir(parents=True, exist_ok=True)
         there = read_rows(kept) if options.missing else {}
-        report = format_report(
-            measure([path for path in paths if path not in there], options.sample, options.seed, kept)
-        )
+        wanted = [path for path in paths if path not in there]
+        report = format_report(measure(wanted, options.sample, options.seed, kept, options.again))
     if options.into:
         from workbench.documents import place_tables
 
