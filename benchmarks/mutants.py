@@ -88,7 +88,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     "circuits/masking.py": (FAITHFUL, RESTARTS, LAWS, KINDS),
     "circuits/metrics.py": ("tests/circuits/test_metrics.py", LAWS),
     "circuits/optimum.py": (SELECTING,),
-    "circuits/patching.py": (RESTARTS, FAITHFUL, LAWS),
+    "circuits/patching.py": (
+        *choose(RESTARTS, "long_prompts_run_fewer_rows_at_once", "patches_run_together_as_far_as_2048_tokens_go"),
+        *choose(RESTARTS, "restarted_patches_are_masked_runs"),
+        FAITHFUL,
+        LAWS,
+    ),
     "circuits/pruning.py": choose(METHODS, "pruning_in_batches_is_pruning_one_by_one"),
     "circuits/quality.py": (QUALITY,),
     "circuits/relevance.py": choose(
