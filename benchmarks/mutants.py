@@ -266,26 +266,27 @@ def write_source(path: Path, code: str, stamp: int) -> None:
 
 
 def measure_file(
-    place: Path, path: str, count: int, seed: int, before: Mapping[str, Any] | None = None
+    place: Path, path: str, count: int, seed: int, before: Mapping[str, Any] | None = None, added: Sequence[str] = ()
 ) -> dict[str, Any]:
     """How many mutants of a file were tried, and what its tests let live.
 
-    Given the row of the same mutants `before` tests were added, only its survivors are tried. Raises RuntimeError when
-    the tests fail anyway.
+    Given the row of the same mutants `before` tests were added, only its survivors are tried; with `added` by these of
+    the file's tests alone, for what some of them kill all of them kill. Raises RuntimeError when the tests fail anyway.
     """
     mutants, source = draw_mutants(path, count, seed), (ROOT / path).read_text(encoding="utf-8")
     told = [mutant.describe() for mutant in mutants]
     same = before is not None and before["mutants"] == len(mutants) and set(before["survivors"]) <= set(told)
     tried = before["survivors"] if before is not None and same and before["seed"] == seed else told
-    passed, seconds = try_tests(place, TESTS[path], 600.0)
+    tests = [test for test in added if test.startswith(TESTS[path])] if tried is not told else []
+    passed, seconds = try_tests(place, tests or TESTS[path], 600.0)
     if not passed:
-        raise RuntimeError(f"the tests of {path} fail as it is: {' '.join(TESTS[path])}")
+        raise RuntimeError(f"the tests of {path} fail as it is: {' '.join(tests or TESTS[path])}")
     survivors, stamp = [], int(time.time())
     for number, (mutant, text) in enumerate(zip(mutants, told, strict=True)):
         if text not in tried:
             continue
         write_source(place / path, mutant.code, stamp + 10 * (number + 1))
-        if try_tests(place, TESTS[path], LEAST_PATIENCE + SLOWER * seconds)[0]:
+        if try_tests(place, tests or TESTS[path], LEAST_PATIENCE + SLOWER * seconds)[0]:
             survivors.append(text)
     write_source(place / path, source, stamp)
     return {"file": path, "seed": seed, "mutants": len(mutants), "survivors": survivors}
@@ -310,17 +311,20 @@ def format_report(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, "", *([f"- {text}" for text in survivors] or ["No mutant survived."])])
 
 
-def measure(paths: Sequence[str], count: int, seed: int, kept: Path, again: bool = False) -> list[Mapping[str, Any]]:
+def measure(
+    paths: Sequence[str], count: int, seed: int, kept: Path, again: bool = False, added: Sequence[str] = ()
+) -> list[Mapping[str, Any]]:
     """Rows of these files; each is kept when it is done, in place of an earlier one of its file.
 
-    With `again` only what survived in the earlier one is tried.
+    With `again` only what survived in the earlier one is tried, by the tests `added` where some are given.
     """
     rows = read_rows(kept)
     with tempfile.TemporaryDirectory() as folder:
         copy_repository(Path(folder))
         for path in paths:
             start = time.monotonic()
-            rows[path] = row = measure_file(Path(folder), path, count, seed, rows.get(path) if again else None)
+            before = rows.get(path) if again else None
+            rows[path] = row = measure_file(Path(folder), path, count, seed, before, added)
             kept.write_text("".join(json.dumps(one) + "\n" for one in rows.values()), encoding="utf-8")
             lived, took = len(row["survivors"]), time.monotonic() - start
             print(f"{path}: {lived} of {row['mutants']} survive, {took:.0f} s", file=sys.stderr, flush=True)
@@ -336,6 +340,7 @@ def main() -> int:
     parser.add_argument("--rows", type=Path, metavar="FILE", help="keep rows there: what is measured takes their place")
     parser.add_argument("--missing", action="store_true", help="only files that have no row yet")
     parser.add_argument("--again", action="store_true", help="only survivors, where tests were added and none changed")
+    parser.add_argument("--added", action="append", default=[], metavar="TEST", help="with --again: by this test alone")
     parser.add_argument("--into", metavar="DOCUMENT", help="place the report there instead of printing it")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -347,7 +352,7 @@ def main() -> int:
         kept.parent.mkdir(parents=True, exist_ok=True)
         there = read_rows(kept) if options.missing else {}
         wanted = [path for path in paths if path not in there]
-        report = format_report(measure(wanted, options.sample, options.seed, kept, options.again))
+        report = format_report(measure(wanted, options.sample, options.seed, kept, options.again, options.added))
     if options.into:
         from workbench.documents import place_tables
 
