@@ -90,7 +90,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "circuits/optimum.py": (SELECTING,),
     "circuits/patching.py": (
         *choose(RESTARTS, "long_prompts_run_fewer_rows_at_once", "patches_run_together_as_far_as_2048_tokens_go"),
-        *choose(RESTARTS, "restarted_patches_are_masked_runs"),
+        *choose(RESTARTS, "masks_of_one_pair_run_together", "restarted_patches_are_masked_runs"),
         FAITHFUL,
         LAWS,
     ),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
+from circuits import patching
 from circuits.metrics import build_readout
 from circuits.patching import (
     count_patches,
@@ -91,6 +93,21 @@ def test_long_prompts_run_fewer_rows_at_once() -> None:
         # 1 GB of float32.
         assert rows[-1] == 1 or rows[-1] * state * 4 <= 2**30
     assert rows[0] == 64 > rows[1] > rows[2] == 1
+
+
+@pytest.mark.parametrize(("rows", "wanted"), [(1, [3]), (2, [2, 2, 2])])
+def test_masks_of_one_pair_run_together(rows: int, wanted: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three masks of one pair are one run of three rows; of two pairs each is a run of both, and the whole model."""
+    problem, seen, run = pose("llama", rows), list[int](), patching.run_masked
+
+    def count(*arguments: Any) -> torch.Tensor:
+        seen.append(len(arguments[2]))
+        return run(*arguments)
+
+    monkeypatch.setattr(patching, "run_masked", count)
+    masks = torch.ones(3, problem.positions, len(problem.wiring.readers), len(problem.wiring.writers))
+    assert measure_masks(problem, masks).tolist() == pytest.approx([problem.metric_clean] * 3, abs=1e-5)
+    assert seen == wanted
 
 
 def test_patches_run_together_as_far_as_2048_tokens_go() -> None:
