@@ -41,7 +41,7 @@ def choose(path: str, *names: str) -> tuple[str, ...]:
 
 # The narrow tests of each file, the quick ones first.
 LAWS, METHODS = (f"tests/circuits/test_{name}.py" for name in ("laws", "methods"))
-KINDS_FILE = "tests/circuits/test_kinds.py"
+RESTARTS, KINDS_FILE = "tests/circuits/test_restarts.py", "tests/circuits/test_kinds.py"
 KINDS = f"{KINDS_FILE}::test_paths_stages_and_parts_are_complete[FFN]"
 FAITHFUL, SELECTING, QUALITY = (f"tests/circuits/test_{name}.py" for name in ("faithfulness", "selection", "quality"))
 FOUND = "tests/fuzz/test_found.py::test_the_table_of_who_sees_whom_is_that_of_the_single_pairs"
@@ -51,7 +51,21 @@ UNITS, LEDGERS, COSTS = (
     "tests/workbench/test_costs.py",
 )
 SEARCH, CACHE = "tests/workbench/test_memory_search.py", "tests/workbench/test_memory_cache.py"
+GENERATED, COLD = (f"tests/workbench/test_generation{name}.py" for name in ("", "_blocks"))
 BANK, SLOTS, EXACT = (f"tests/probes/test_{name}.py" for name in ("bank", "slots", "memory_exactness"))
+RECALLED = choose(
+    GENERATED,
+    "memories_are_found_for_each_chunk_and_cold_is_warm",
+    "the_order_of_memories_changes_nothing",
+    "the_command",
+)
+STARTED = choose(
+    COLD,
+    "documents_read_cold_are_the_bank_of_these_documents",
+    "known_chunks_are_embedded_in_one_call",
+    "documents_without_text_are_refused",
+    "the_command_starts_cold_from_documents",
+)
 REMOVED = (
     *choose(METHODS, "memories_are_removed_in_two_ways"),
     *choose("tests/circuits/test_batches.py", "batches_add_up_to_the_whole", "faithfulness_is_that_of_the_whole"),
@@ -71,10 +85,15 @@ TESTS: dict[str, tuple[str, ...]] = {
     "circuits/graph.py": (SELECTING, FOUND, LAWS),
     "circuits/intervals.py": ("tests/circuits/test_intervals.py",),
     "circuits/ledgers.py": (LEDGERS,),
-    "circuits/masking.py": (LAWS, FAITHFUL, KINDS),
+    "circuits/masking.py": (FAITHFUL, RESTARTS, LAWS, KINDS),
     "circuits/metrics.py": ("tests/circuits/test_metrics.py", LAWS),
     "circuits/optimum.py": (SELECTING,),
-    "circuits/patching.py": ("tests/circuits/test_restarts.py", FAITHFUL, LAWS),
+    "circuits/patching.py": (
+        *choose(RESTARTS, "long_prompts_run_fewer_rows_at_once", "patches_run_together_as_far_as_2048_tokens_go"),
+        *choose(RESTARTS, "masks_of_one_pair_run_together", "restarted_patches_are_masked_runs"),
+        FAITHFUL,
+        LAWS,
+    ),
     "circuits/pruning.py": choose(METHODS, "pruning_in_batches_is_pruning_one_by_one"),
     "circuits/quality.py": (QUALITY,),
     "circuits/relevance.py": choose(
@@ -98,13 +117,17 @@ TESTS: dict[str, tuple[str, ...]] = {
         "scores_of_a_stage_add_up_to_its_exact_effect",
     ),
     "circuits/units.py": (UNITS,),
-    "probes/attachments.py": (EXACT, *REMOVED, LAWS),
+    "probes/attachments.py": ("tests/probes/test_attachments.py", *REMOVED),
     "probes/blocks.py": (BANK,),
     "probes/codebooks.py": ("tests/workbench/test_compression.py",),
     "probes/codes.py": ("tests/workbench/test_compression.py",),
     "probes/explicit.py": (EXACT,),
     "probes/norms.py": ("tests/probes/test_models.py",),
-    "probes/reading.py": (EXACT, *REMOVED, *choose(KINDS_FILE, "learned_key_values_are_one_softmax_of_their_own")),
+    "probes/reading.py": (
+        *choose(GENERATED, "a_slot_absent_for_one_head_is_there_for_the_others"),
+        *choose(GENERATED, "the_lean_reader_is_the_recording_pass"),
+        EXACT,
+    ),
     "probes/slots.py": (SLOTS, EXACT),
     "workbench/costs/blocks.py": (COSTS, BANK),
     "workbench/costs/hierarchical.py": (COSTS,),
@@ -112,10 +135,16 @@ TESTS: dict[str, tuple[str, ...]] = {
     "workbench/costs/shapes.py": (COSTS,),
     "workbench/costs/tiers.py": (COSTS,),
     "workbench/memory/cache.py": (CACHE,),
-    "workbench/memory/chunks.py": ("tests/workbench/test_memory_commands.py",),
-    "workbench/memory/cold.py": (CACHE,),
-    "workbench/memory/overlap.py": ("tests/workbench/test_fidelity.py",),
-    "workbench/memory/retrieval.py": (SEARCH,),
+    "workbench/memory/chunks.py": choose(
+        "tests/workbench/test_memory_commands.py",
+        "chunks_are_the_document",
+        "a_document_within_window_and_budget_is_one_chunk",
+        "a_budget_of_one_token_cuts_at_every_token",
+        "a_character_that_does_not_fit_is_no_endless_search",
+    ),
+    "workbench/memory/cold.py": STARTED,
+    "workbench/memory/overlap.py": (SEARCH, *RECALLED),
+    "workbench/memory/retrieval.py": (*RECALLED, *choose(COLD, "what_was_found_is_not_looked_for_again"), *STARTED),
     "workbench/memory/search.py": (SEARCH,),
 }
 # Operators that need names of ours, or change nothing that a test could see.
@@ -134,11 +163,11 @@ class Mutant:
     code: str
 
     def describe(self) -> str:
-        """The changed lines, before and after."""
+        """File, operator, and the changed lines before and after, as in the list of survivors."""
         before = (ROOT / self.path).read_text(encoding="utf-8").splitlines()
         told = difflib.unified_diff(before, self.code.splitlines(), n=0, lineterm="")
         lines = [line for line in told if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-        return " ".join(f"{line[0]} {line[1:].strip()}" for line in lines)
+        return f"`{self.path}` {self.operator}: ``{' '.join(f'{line[0]} {line[1:].strip()}' for line in lines)}``"
 
 
 def find_declarations(source: str) -> set[int]:
@@ -236,17 +265,29 @@ def write_source(path: Path, code: str, stamp: int) -> None:
     os.utime(path, (stamp, stamp))
 
 
-def measure_file(place: Path, path: str, count: int, seed: int) -> dict[str, Any]:
-    """How many mutants of a file were tried, and what its tests let live. Raises RuntimeError when they fail anyway."""
+def measure_file(
+    place: Path, path: str, count: int, seed: int, before: Mapping[str, Any] | None = None, added: Sequence[str] = ()
+) -> dict[str, Any]:
+    """How many mutants of a file were tried, and what its tests let live.
+
+    Given the row of the same mutants `before` tests were added, only its survivors are tried; with `added` by these of
+    the file's tests alone, for what some of them kill all of them kill. Raises RuntimeError when the tests fail anyway.
+    """
     mutants, source = draw_mutants(path, count, seed), (ROOT / path).read_text(encoding="utf-8")
-    passed, seconds = try_tests(place, TESTS[path], 600.0)
+    told = [mutant.describe() for mutant in mutants]
+    same = before is not None and before["mutants"] == len(mutants) and set(before["survivors"]) <= set(told)
+    tried = before["survivors"] if before is not None and same and before["seed"] == seed else told
+    tests = [test for test in added if test.startswith(TESTS[path])] if tried is not told else []
+    passed, seconds = try_tests(place, tests or TESTS[path], 600.0)
     if not passed:
-        raise RuntimeError(f"the tests of {path} fail as it is: {' '.join(TESTS[path])}")
+        raise RuntimeError(f"the tests of {path} fail as it is: {' '.join(tests or TESTS[path])}")
     survivors, stamp = [], int(time.time())
-    for number, mutant in enumerate(mutants):
+    for number, (mutant, text) in enumerate(zip(mutants, told, strict=True)):
+        if text not in tried:
+            continue
         write_source(place / path, mutant.code, stamp + 10 * (number + 1))
-        if try_tests(place, TESTS[path], LEAST_PATIENCE + SLOWER * seconds)[0]:
-            survivors.append(f"`{path}` {mutant.operator}: ``{mutant.describe()}``")
+        if try_tests(place, tests or TESTS[path], LEAST_PATIENCE + SLOWER * seconds)[0]:
+            survivors.append(text)
     write_source(place / path, source, stamp)
     return {"file": path, "seed": seed, "mutants": len(mutants), "survivors": survivors}
 
@@ -270,14 +311,20 @@ def format_report(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, "", *([f"- {text}" for text in survivors] or ["No mutant survived."])])
 
 
-def measure(paths: Sequence[str], count: int, seed: int, kept: Path) -> list[Mapping[str, Any]]:
-    """Rows of these files; each is kept when it is done, in place of an earlier one of its file."""
+def measure(
+    paths: Sequence[str], count: int, seed: int, kept: Path, again: bool = False, added: Sequence[str] = ()
+) -> list[Mapping[str, Any]]:
+    """Rows of these files; each is kept when it is done, in place of an earlier one of its file.
+
+    With `again` only what survived in the earlier one is tried, by the tests `added` where some are given.
+    """
     rows = read_rows(kept)
     with tempfile.TemporaryDirectory() as folder:
         copy_repository(Path(folder))
         for path in paths:
             start = time.monotonic()
-            rows[path] = row = measure_file(Path(folder), path, count, seed)
+            before = rows.get(path) if again else None
+            rows[path] = row = measure_file(Path(folder), path, count, seed, before, added)
             kept.write_text("".join(json.dumps(one) + "\n" for one in rows.values()), encoding="utf-8")
             lived, took = len(row["survivors"]), time.monotonic() - start
             print(f"{path}: {lived} of {row['mutants']} survive, {took:.0f} s", file=sys.stderr, flush=True)
@@ -292,6 +339,8 @@ def main() -> int:
     parser.add_argument("--only", action="append", metavar="FILE", help="a file; may be given again")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="keep rows there: what is measured takes their place")
     parser.add_argument("--missing", action="store_true", help="only files that have no row yet")
+    parser.add_argument("--again", action="store_true", help="only survivors, where tests were added and none changed")
+    parser.add_argument("--added", action="append", default=[], metavar="TEST", help="with --again: by this test alone")
     parser.add_argument("--into", metavar="DOCUMENT", help="place the report there instead of printing it")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -302,9 +351,8 @@ def main() -> int:
         kept = options.rows or Path(folder) / "rows"
         kept.parent.mkdir(parents=True, exist_ok=True)
         there = read_rows(kept) if options.missing else {}
-        report = format_report(
-            measure([path for path in paths if path not in there], options.sample, options.seed, kept)
-        )
+        wanted = [path for path in paths if path not in there]
+        report = format_report(measure(wanted, options.sample, options.seed, kept, options.again, options.added))
     if options.into:
         from workbench.documents import place_tables
 

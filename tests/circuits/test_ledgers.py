@@ -45,6 +45,7 @@ def test_every_format_gets_its_planted_share(seed: int, removal: Removal) -> Non
     planted = plant_ledger(seed)
     found = measure_ledgers(planted.model, planted.asked, removal, "logit-diff")
     shares, margin = read_shares(found), sum(planted.shares.values())
+    assert list(found.formats) == [Format(k, i) for k in ("explicit", "bank") for i in (0, 1)] + [Format("text", 0)]
     for name, share in shares.items():
         assert share == pytest.approx(planted.shares.get(name, 0.0), abs=0.02 * margin), name
     assert sum(shares.values()) == pytest.approx(float(found.values[-1, 0]), abs=1e-9)

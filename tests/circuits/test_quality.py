@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.agreement import compare_circuits, correlate, measure_agreement, sample_edges
+from circuits.agreement import STRATA, compare_circuits, correlate, measure_agreement, sample_edges
 from circuits.assembly import assemble
 from circuits.circuit import Circuit, EdgeScores, mask_edges
 from circuits.connectivity import Mask
@@ -63,7 +63,11 @@ def test_areas_are_those_of_the_benchmark() -> None:
 
 def test_curves_end_at_the_model_and_rank_as_they_say(problem: Problem, scores: EdgeScores) -> None:
     """All edges give 1; each point is the circuit of that size measured alone; the signed ranking sorts by sign."""
-    curves = measure_curves(problem, scores, 2, 0, quiet)
+    told: list[tuple[str, int, int]] = []
+    curves = measure_curves(problem, scores, 2, 0, lambda *tick: told.append(tick))
+    # Two draws at each size but the last, which is the whole graph, once.
+    assert {(done, total) for label, done, total in told if label == "random curve"} == {(0, 2), (0, 1)}
+    assert told[-1] == ("random curve", 0, 1)
     for curve in (curves.absolute, curves.signed, curves.random):
         assert curve.faithfulness[-1] == pytest.approx(1.0, abs=1e-4)
         assert curve.edges[-1] == scores.wiring.edges * 3
@@ -109,13 +113,17 @@ def test_removals_are_measured_one_by_one(problem: Problem, scores: EdgeScores) 
 
 def test_misses_are_the_largest_errors_of_a_sample_from_strong_to_weak(problem: Problem, scores: EdgeScores) -> None:
     """Sampled edges are patched one by one; the strongest are always among them."""
-    chosen = sample_edges(scores, 30, 0)
-    assert len(set(chosen.tolist())) == len(chosen) == 30
+    chosen = sample_edges(scores, 34, 0)
+    assert len(set(chosen.tolist())) == len(chosen) == 34
     ranks = np.flatnonzero(np.isin(rank_edges(scores), chosen))
     assert ranks[:3].max() < 20 and ranks[-1] > len(rank_edges(scores)) // 3
+    # As even over the strata as whole numbers allow, except where all that were left are taken.
+    cuts = sorted({round(len(rank_edges(scores)) ** (power / STRATA)) for power in range(1, STRATA + 1)} - {1})
+    for place, cut in enumerate(cuts, start=1):
+        assert (ranks < cut).sum() in (cut, pytest.approx(34 * place / len(cuts), abs=0.5))
     places = np.array(np.unravel_index(chosen, scores.edges.shape)).T.tolist()
     drops = measure_patches(problem, [(p, r, w) for p, w, r in places], quiet, "").numpy()
-    found = measure_agreement(problem, scores, 30, 0, quiet)
+    found = measure_agreement(problem, scores, 34, 0, quiet)
     assert found.spearman is not None and 0 < found.spearman < 1
     errors = [abs(miss.estimate - miss.exact) for miss in found.misses]
     assert errors == sorted(errors, reverse=True)

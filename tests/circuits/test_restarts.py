@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
+from circuits import patching
 from circuits.metrics import build_readout
-from circuits.patching import LARGEST_STATE, count_rows, list_edge_patches, measure_masks, measure_patches
+from circuits.patching import (
+    count_patches,
+    count_rows,
+    group_patches,
+    list_edge_patches,
+    measure_masks,
+    measure_patches,
+)
 from circuits.problem import Inputs, Problem, pad_tokens, pose_problem
 from circuits.restarts import Patch
 from probes.attachments import Attachment, stack_attachments
@@ -81,5 +90,36 @@ def test_long_prompts_run_fewer_rows_at_once() -> None:
         inputs = replace(problem.inputs, clean=torch.zeros(1, length, dtype=torch.long))
         rows.append(count_rows(replace(problem, inputs=inputs)))
         state = length * (len(problem.wiring.writers) * problem.model.d_model + problem.model.heads * length)
-        assert rows[-1] == 1 or rows[-1] * state <= LARGEST_STATE
+        # 1 GB of float32.
+        assert rows[-1] == 1 or rows[-1] * state * 4 <= 2**30
     assert rows[0] == 64 > rows[1] > rows[2] == 1
+
+
+@pytest.mark.parametrize(("rows", "wanted"), [(1, [3]), (2, [2, 2, 2])])
+def test_masks_of_one_pair_run_together(rows: int, wanted: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three masks of one pair are one run of three rows; of two pairs each is a run of both, and the whole model."""
+    problem, seen, run = pose("llama", rows), list[int](), patching.run_masked
+
+    def count(*arguments: Any) -> torch.Tensor:
+        seen.append(len(arguments[2]))
+        return run(*arguments)
+
+    monkeypatch.setattr(patching, "run_masked", count)
+    masks = torch.ones(3, problem.positions, len(problem.wiring.readers), len(problem.wiring.writers))
+    assert measure_masks(problem, masks).tolist() == pytest.approx([problem.metric_clean] * 3, abs=1e-5)
+    assert seen == wanted
+
+
+def test_patches_run_together_as_far_as_2048_tokens_go() -> None:
+    """As many as fit, and one alone where not even that fits; the work is told before each batch, from 0 on."""
+    problem = pose("llama", 1)
+    counts = []
+    for length in (5, 700, 3000):
+        inputs = replace(problem.inputs, clean=torch.zeros(1, length, dtype=torch.long))
+        counts.append(count_patches(replace(problem, inputs=inputs)))
+    assert counts == [2048 // 5, 2048 // 700, 1]
+    patches, seen = list_patches(problem), list[tuple[str, int, int]]()
+    measure_patches(problem, patches, lambda *told: seen.append(told), "patched")
+    sizes = [len(indices) for _, indices in group_patches(problem, patches, counts[0])]
+    assert sum(sizes) == len(patches) and len(sizes) > 2
+    assert seen == [("patched", sum(sizes[:index]), len(patches)) for index in range(len(sizes))]

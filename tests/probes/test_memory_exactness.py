@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
@@ -38,11 +40,13 @@ def test_nothing_attached_is_the_base_model_bit_for_bit(shape: str) -> None:
     assert float((bare - plain).abs().max()) < 1e-5
 
 
-@pytest.mark.parametrize("shape", ["llama", "qwen2", "qwen3", "pythia"])
+@pytest.mark.parametrize("shape", ["llama", "qwen2", "qwen3", "gemma2", "pythia"])
 def test_explicit_memory_is_the_models_own_cache(shape: str) -> None:
-    """Memory in every layer equals the same keys and values fed through past_key_values (GQA too)."""
+    """Memory in every layer equals the same keys and values fed through past_key_values (GQA, capped scores too)."""
     model = load_shape(shape)
     explicit = make_explicit(model, layers=tuple(range(model.layers)), blocks=2)
+    # Scores large enough to feel the cap of Gemma 2 (50).
+    explicit = replace(explicit, keys=explicit.keys * (4 if shape == "gemma2" else 1))
     explicit = ExplicitBlocks(
         explicit.ids, explicit.layers, explicit.keys, explicit.values, torch.zeros_like(explicit.absent)
     )
@@ -53,8 +57,9 @@ def test_explicit_memory_is_the_models_own_cache(shape: str) -> None:
     positions = torch.arange(TOKENS.shape[1])[None].expand(2, -1)
     with torch.no_grad():
         wanted = load_plain(shape)(TOKENS, past_key_values=cache, position_ids=positions).logits
+        lean = Reader(model, Attachment(explicit)).run(TOKENS)
     got = Pass(model, Attachment(explicit)).run(TOKENS)
-    assert float((got - wanted).abs().max()) < 1e-5
+    assert float((got - wanted).abs().max()) < 1e-5 and float((lean - wanted).abs().max()) < 1e-5
     assert float((got - Pass(model).run(TOKENS)).abs().max()) > 1e-3
 
 

@@ -98,6 +98,32 @@ def run_whole(shape: str, tokens: list[int], sets: list[tuple[int, int, Explicit
         ).logits[0]
 
 
+@pytest.mark.parametrize("shape", ["llama", "qwen3"])
+def test_a_slot_absent_for_one_head_is_there_for_the_others(shape: str) -> None:
+    """As in transformers alone, whose mask hides the slot from the query heads of that key-value head."""
+    model, tokens = load_shape(shape), torch.tensor([PROMPT])
+    explicit = make_explicit(model, layers=tuple(range(model.layers)))
+    explicit.absent[:] = False
+    explicit.absent[:, :, 1, 0, 2] = True
+    caches = DynamicCache()
+    for layer in range(model.layers):
+        keys, values = (part[0, layer].transpose(0, 1).flatten(1, 2) for part in (explicit.keys, explicit.values))
+        caches.update(keys[None], values[None], layer)
+    slots, length = len(explicit) * 3, len(PROMPT)
+    mask = torch.cat([torch.zeros(length, slots), torch.full((length, length), -torch.inf).triu(1)], dim=1)
+    mask = mask.repeat(1, model.heads, 1, 1)
+    mask[:, : model.heads // model.kv_heads, :, slots - 1] = -torch.inf
+    with torch.no_grad():
+        wanted = load_plain(shape)(
+            tokens, past_key_values=caches, attention_mask=mask, position_ids=torch.arange(length)[None]
+        ).logits
+    got = Reader(model, Attachment(explicit)).run(tokens)
+    assert float((got - wanted).abs().max()) < 1e-4
+    assert float((Pass(model, Attachment(explicit)).run(tokens) - wanted).abs().max()) < 1e-4
+    there = Reader(model, Attachment(replace(explicit, absent=explicit.absent & False))).run(tokens)
+    assert float((got - there).abs().max()) > 1e-3
+
+
 @pytest.mark.parametrize("shape", ["llama", "qwen3", "pythia"])
 def test_chunks_read_their_own_memories_and_the_cache_is_exact(shape: str) -> None:
     """Prompt in two chunks, three of generation, memories in all layers: each token is the best of one whole pass."""

@@ -24,7 +24,7 @@ from tests.checkpoints import load_shape, write_checkpoint
 from workbench import storage
 from workbench.cli import main
 from workbench.memory import documents, store
-from workbench.memory.chunks import cut_chunks
+from workbench.memory.chunks import WINDOW, cut_chunks
 from workbench.memory.documents import list_files
 from workbench.memory.writing import write_documents
 
@@ -78,6 +78,23 @@ def test_chunks_are_the_document(blocks: list[str]) -> None:
         end = chunk.end
     assert end == len(whole)
     assert all(chunk.text.endswith(".") for chunk in chunks) or "." not in whole
+
+
+@pytest.mark.parametrize("length", [1, 200, WINDOW - 1])
+def test_a_document_within_window_and_budget_is_one_chunk(length: int) -> None:
+    """To its last character, though there are sentences at which it could be cut; two more, and it is cut at one."""
+    text = (LONG * 2)[: length - 1] + "x"
+    tokenizer = load_shape("llama").tokenizer
+    assert [chunk.text for chunk in cut_chunks(iter([text]), tokenizer, WINDOW)] == [text]
+    parts = [chunk.text for chunk in cut_chunks(iter([text + "yz"]), tokenizer, WINDOW)]
+    assert parts == [text + "yz"] if length < 1000 else len(parts) == 2 and parts[0].endswith(".")
+
+
+def test_a_budget_of_one_token_cuts_at_every_token() -> None:
+    """Behind the space that a reference starts with: words that are cut nowhere else."""
+    tokenizer = load_shape("llama").tokenizer
+    chunks = list(cut_chunks(iter(["xyz"]), tokenizer, 2))
+    assert [chunk.text for chunk in chunks] == ["x", "y", "z"] and all(len(chunk.ids) <= 2 for chunk in chunks)
 
 
 def test_a_character_that_does_not_fit_is_no_endless_search() -> None:

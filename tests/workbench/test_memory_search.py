@@ -164,6 +164,23 @@ def test_vectors_of_other_texts_are_made_again(bank: Path) -> None:
     path = next((bank / "search" / "letters").glob("part-*"))
     path.write_bytes(save({"vectors": -load_file(path)["vectors"]}, {"entries_sha256": "0"}))
     assert open_searcher(open_bank(bank), encoder).search("zzz", 1) == first
+    right, source = load_file(path)["vectors"], {"entries_sha256": open_bank(bank).head.parts[0].entries_sha256}
+    # Of the right texts, but of another precision, number or shape.
+    for wrong in (right.astype(np.float64), right[:-1], right[:, 0].copy(), right[:, :, None].copy()):
+        path.write_bytes(save({"vectors": wrong}, source))
+        with pytest.raises(UserError, match="is damaged"):
+            open_searcher(open_bank(bank), encoder)
+    path.write_bytes(save({"vectors": right}, source))
+    assert open_searcher(open_bank(bank), encoder).search("zzz", 1) == first
     path.write_bytes(b"x")
     with pytest.raises(UserError, match="is damaged"):
         open_searcher(open_bank(bank), encoder)
+
+
+def test_a_bank_that_is_small_again_is_compared_whole(bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists made while it counted as large are not read any more."""
+    encoder = Encoder("letters", encode_letters)
+    monkeypatch.setattr(indexes, "EXACT_LIMIT", 10)
+    assert not isinstance(open_searcher(open_bank(bank), encoder).index, indexes.ExactIndex)
+    monkeypatch.setattr(indexes, "EXACT_LIMIT", 40)
+    assert isinstance(open_searcher(open_bank(bank), encoder).index, indexes.ExactIndex)
