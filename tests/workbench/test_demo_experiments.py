@@ -125,7 +125,6 @@ seen_documents = 4
 [training]
 anchor_epochs = 0.5
 bank_epochs = 0.5
-frozen_epochs = 0.5
 rows = 4
 reading_rows = 2
 abstract_rows = 2

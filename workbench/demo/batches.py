@@ -106,7 +106,7 @@ def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> Int[Tensor, "row pos"]:
 
 
 class Batches:
-    """Rows of every step of all stages, which end before `anchor_steps`, `bank_steps`, `last_steps` and `steps`."""
+    """Rows of every step of all stages, which end before `anchor_steps`, `bank_steps` and `steps`."""
 
     def __init__(
         self,
@@ -131,8 +131,7 @@ class Batches:
         self.per_epoch = max(1, len(self.rows) // config.training.rows)
         self.anchor_steps = round(config.training.anchor_epochs * self.per_epoch)
         self.bank_steps = self.anchor_steps + round(config.training.bank_epochs * self.per_epoch)
-        self.last_steps = self.bank_steps + round(config.training.last_epochs * self.per_epoch)
-        self.steps = self.last_steps + round(config.training.frozen_epochs * self.per_epoch)
+        self.steps = self.bank_steps + round(config.training.last_epochs * self.per_epoch)
         self._epoch: tuple[int, list[int], list[Row]] = (-1, [], [])
 
     def _pick(self, step: int) -> tuple[list[int], list[Row]]:
@@ -175,17 +174,15 @@ class Batches:
         """Passages of the corpus of facts, each with the blocks that its own text fetches; a few with another's."""
         draw = random.Random(f"passages/{self.config.seed}/{step}")
         chosen, rows = self._pick(step)
-        return self._collate(rows, [self.draw_path(number, draw, step) for number in chosen], step, draw)
+        return self._collate(rows, [self.draw_path(number, draw) for number in chosen], step, draw)
 
-    def draw_path(self, number: int, draw: random.Random, step: int) -> NDArray[np.int64]:
-        """A passage's own path, or that of another document, of its kind half the time.
+    def draw_path(self, number: int, draw: random.Random) -> NDArray[np.int64]:
+        """A passage's own path, or that of another document, of its kind half the time; more often where it is common.
 
-        What is common should not depend on which block happens to be read: in the last two stages it gets another's
-        more often. Earlier, the anchor would learn it in place of names that the rare facts need.
+        What is common should not depend on which block happens to be read.
         """
         bank, document = self.config.bank, self.documents[number]
-        often = step >= self.bank_steps and document in self.common
-        if draw.random() >= (bank.common_wrong_share if often else bank.wrong_share):
+        if draw.random() >= (bank.common_wrong_share if document in self.common else bank.wrong_share):
             own: NDArray[np.int64] = self.paths[number]
             return own
         leaves: list[NDArray[np.int64]] = draw.choice((self.all_leaves, self.leaves[document.split("/")[0]]))
@@ -200,7 +197,7 @@ class Batches:
         draw = random.Random(f"abstract/{self.config.seed}/{step}")
         rows, paths = [], []
         for _ in range(self.config.training.reading_rows):
-            segments, path = self.draw_reading(draw, step)
+            segments, path = self.draw_reading(draw)
             rows.append(self.encoder.encode_row(segments))
             paths.append(path)
         for _ in range(self.config.training.abstract_rows):
@@ -208,9 +205,9 @@ class Batches:
             paths.append(draw.choice(self.all_leaves))
         return self._collate(rows, paths, step, draw)
 
-    def draw_reading(self, draw: random.Random, step: int) -> Routed:
-        """A text with questions: in the last two stages a routed one, or a new one with a path of its kind."""
-        if self.readings and step >= self.bank_steps and draw.random() < self.config.bank.routed_share:
+    def draw_reading(self, draw: random.Random) -> Routed:
+        """A text with questions: a routed one, or a new one with the path of some document of its kind."""
+        if self.readings and draw.random() < self.config.bank.routed_share:
             return draw.choice(self.readings)
         segments, kind = write_reading(self.world, draw)
         return segments, draw.choice(self.leaves[kind])
@@ -244,7 +241,7 @@ class Batches:
                 rows.append(self.encoder.encode_row(asked))
                 paths.append(draw.choice(self.leaves[reading.kind]))
             else:
-                row, path = self._draw_unrelated(draw, step)
+                row, path = self._draw_unrelated(draw)
                 rows.append(row)
                 paths.append(path)
                 mine = others[: draw.choice((1, 4))]
@@ -258,14 +255,14 @@ class Batches:
         collated = self._collate(rows, paths, step, draw)
         return MemoryRows(collated, references, valid, answers, torch.tensor(chosen))
 
-    def _draw_unrelated(self, draw: random.Random, step: int) -> tuple[Row, NDArray[np.int64]]:
+    def _draw_unrelated(self, draw: random.Random) -> tuple[Row, NDArray[np.int64]]:
         case = draw.random()
         if case < 0.4:
             place = draw.randrange(len(self.rows))
             return self.rows[place], self.paths[place]
         if case < 0.7:
             return self.encoder.encode_row(write_drill(self.world, draw)), draw.choice(self.all_leaves)
-        segments, path = self.draw_reading(draw, step)
+        segments, path = self.draw_reading(draw)
         return self.encoder.encode_row(segments), path
 
     def _collate(self, rows: Sequence[Row], paths: Sequence[NDArray[np.int64]], step: int, draw: random.Random) -> Rows:

@@ -108,14 +108,12 @@ class Memory:
 class Training:
     """Schedule of the stages; rates of AdamW; epochs are passes over the corpus of facts.
 
-    Reading, abstract and memory rows come along every `exercise_every` steps, in the last two stages at every step.
-    In the very last one the anchor stands still and the blocks alone are trained.
+    Reading, abstract and memory rows come along every `exercise_every` steps, in the last stage at every step.
     """
 
     anchor_epochs: float
     bank_epochs: float
     last_epochs: float
-    frozen_epochs: float
     rows: int
     reading_rows: int
     abstract_rows: int
@@ -125,7 +123,6 @@ class Training:
     bank_rate: float
     last_rate: float
     last_bank_rate: float
-    frozen_bank_rate: float
     weight_decay: float
     abstract_weight: float
     memory_weight: float

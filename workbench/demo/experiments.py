@@ -95,7 +95,6 @@ def train_alone(bench: Bench) -> None:
         bench.config,
         bank=replace(bench.config.bank, fetched_share=0.0, generic_share=0.0),
         memory=replace(bench.config.memory, rows=0),
-        training=replace(bench.config.training, frozen_epochs=0.0),
     )
     material = replace(bench.material, config=config)
     learner, _ = learn(material, bench.work / "alone", resume=True, progress=bench.progress)

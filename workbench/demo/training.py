@@ -1,4 +1,4 @@
-"""Training in stages: the anchor alone; anchor, bank and explicit memory; the same with more to read; the bank alone.
+"""Training in stages: the anchor alone, anchor, bank and explicit memory together, the same with more to read.
 
 Every step's rows and rates follow from its number, so that a run that was stopped goes on to the same weights.
 """
@@ -105,12 +105,10 @@ def measure_keep_loss(received: dict[int, Tensor], batch: MemoryRows) -> Tensor:
 def choose_rates(step: int, batches: Batches) -> tuple[float, float]:
     """Learning rates of anchor and bank: warm-up and constant in stage one, linear to 3% in the others."""
     plan, first = batches.config.training, batches.anchor_steps
-    if step >= batches.last_steps:
-        return 0.0, plan.frozen_bank_rate * max(0.03, (batches.steps - step) / (batches.steps - batches.last_steps))
     if step < first:
         return plan.rate * min(1.0, (step + 1) / max(1, plan.warmup_steps)), 0.0
     if step >= batches.bank_steps:
-        left = max(0.03, 1 - (step - batches.bank_steps) / (batches.last_steps - batches.bank_steps))
+        left = max(0.03, 1 - (step - batches.bank_steps) / (batches.steps - batches.bank_steps))
         return plan.last_rate * left, plan.last_bank_rate * left
     left = max(0.03, 1 - (step - first) / max(1, batches.bank_steps - first))
     return plan.second_rate * left, plan.bank_rate * min(1.0, 1.5 * left)
@@ -170,8 +168,6 @@ def train_step(
     device = learner.anchor.device
     for group, rate in zip(optimizer.param_groups, choose_rates(step, batches), strict=True):
         group["lr"] = rate
-    # Without gradients, so that the anchor's momentum and weight decay rest too.
-    learner.anchor.requires_grad_(step < batches.last_steps)
     facts = learner.measure_loss(move(batches.passages_at(step), device))
     abstract = memory = keep = torch.zeros((), device=device)
     exercised = is_exercised(batches, step)
