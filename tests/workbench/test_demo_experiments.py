@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -155,3 +156,7 @@ def test_a_small_world_from_training_to_the_card(tmp_path: Path) -> None:
     assert [row for row in measured if row in rows] == rows
     assert "anchor trained alone" in {row["condition"] for row in measured}
     assert json.loads((folder / "experiments" / "arms.json").read_text())["arms"]
+    train(tmp_path / "tiny.toml", tmp_path / "again", start=folder)
+    first, second = (json.loads((one / "shipped.json").read_text()) for one in (folder, tmp_path / "again"))
+    digest = hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
+    assert (first["from"], second["from"]) == (None, digest)

@@ -15,12 +15,14 @@ import torch
 
 from probes.errors import UserError
 from workbench.demo.batches import Batches, Encoder
-from workbench.demo.config import DEFAULT, Config, parse_config
+from workbench.demo.build import open_start
+from workbench.demo.config import DEFAULT, Config, load_config, parse_config
 from workbench.demo.corpus import draw_readings, write_corpus, write_documents
 from workbench.demo.network import FETCHED, NONE, share_memory, write_memory
 from workbench.demo.tokenizer import train_tokenizer
 from workbench.demo.training import Learner, train_model
 from workbench.demo.world import build_world
+from workbench.library import find_shipped
 
 CHOSEN = {
     "world": {
@@ -92,6 +94,31 @@ def test_a_stopped_run_ends_in_the_same_weights(batches: Batches, tmp_path: Path
         assert torch.equal(left, right), name
     with pytest.raises(UserError, match="another configuration"):
         train_model(config, start(config, batches), batches, tmp_path / "part", resume=True)
+
+
+def test_weights_that_are_there_go_through_the_last_stage_alone(batches: Batches, tmp_path: Path) -> None:
+    config, steps = batches.config, []
+    learner = start(config, batches)
+    before = [value.clone() for value in learner.parameters()]
+
+    def note(_stage: str, done: int, _total: int) -> None:
+        steps.append(done)
+
+    train_model(config, learner, batches, tmp_path, resume=True, first=batches.bank_steps, report=note)
+    assert steps == list(range(batches.bank_steps + 1, batches.steps + 1))
+    assert not any(torch.equal(left, right) for left, right in zip(before, learner.parameters(), strict=True))
+
+
+def test_a_start_of_another_world_or_shape_is_refused() -> None:
+    default = load_config()
+    assert open_start(find_shipped(), default).digest
+    for other, said in (
+        (replace(default, model=replace(default.model, layers=5)), "another model"),
+        (replace(default, world=replace(default.world, people=10)), "another world"),
+        (replace(default, bank=replace(default.bank, units=[1, 2])), "not \\[1, 2\\]"),
+    ):
+        with pytest.raises(UserError, match=said):
+            open_start(find_shipped(), other)
 
 
 def test_a_new_bank_changes_nothing(batches: Batches) -> None:

@@ -19,6 +19,12 @@ def declare_train(parser: argparse.ArgumentParser) -> None:
     """The configuration and the folder to fill."""
     parser.add_argument("--config", metavar="FILE", help="TOML file; left out, the one of the shipped model")
     parser.add_argument("--out", metavar="FOLDER", required=True, help="folder for the model, its memories and facts")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="FOLDER",
+        help="a demo of the same world and shape whose weights go through the last stage once more",
+    )
     parser.add_argument("--no-resume", action="store_true", help="start anew where an earlier training was stopped")
 
 
@@ -30,10 +36,10 @@ def train_demo(options: argparse.Namespace) -> Answer:
     config = Path(options.config) if options.config else None
     if config is not None and not config.is_file():
         raise UserError(f"no file {options.config[:200]!r}: name a TOML file, or leave --config out")
-    out = Path(options.out)
+    out, start = Path(options.out), find_demo(options.start) if options.start else None
     quieten_libraries()
     with show_progress() as tick:
-        demo.train(config, out, resume=not options.no_resume, progress=tick)
+        demo.train(config, out, start=start, resume=not options.no_resume, progress=tick)
     return Answer({"folder": str(out), "config": options.config}, f"trained: {clean_text(out)}")
 
 

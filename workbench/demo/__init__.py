@@ -11,13 +11,14 @@ def train(
     config_path: Path | None,
     out: Path,
     *,
+    start: Path | None = None,
     resume: bool = True,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> None:
     """Make the demo model in the folder `out`, see `workbench.demo.build`. `progress` gets (stage, done, total)."""
     from workbench.demo import build
 
-    build.train(config_path, out, resume=resume, progress=progress)
+    build.train(config_path, out, start=start, resume=resume, progress=progress)
 
 
 def evaluate(folder: Path, *, seed: int = 0, limit: int | None = None) -> list[dict[str, Any]]:

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from probes.descriptions import hash_file
 from probes.errors import UserError
 from workbench.demo.batches import Batches, Encoder, Routed
 from workbench.demo.clusters import Tree, embed, grow_tree, share_hits
@@ -47,15 +49,34 @@ class Material:
     plain_hits: list[float]
 
 
-def train(config_path: Path | None, out: Path, *, resume: bool = True, progress: Progress | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Weights of an earlier training by name, and the hash of the anchor's file."""
+
+    anchor: dict[str, Tensor]
+    bank: dict[str, Tensor]
+    digest: str
+
+
+def train(
+    config_path: Path | None,
+    out: Path,
+    *,
+    start: Path | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> None:
     """Make the demo model of a configuration in the folder `out`, from nothing or from where it stopped.
 
-    Work in progress lives beside it in `<out>.part` until all is done. Raises `UserError` for a bad configuration or a
-    folder that is in use for something else.
+    With `start`, the folder of a demo model of the same world and shape: its weights, as they were shipped, go through
+    the last stage of the configuration once more, with a fresh optimiser. Work in progress lives beside `out` in
+    `<out>.part` until all is done. Raises `UserError` for a bad configuration, a folder that is in use for something
+    else, and a start of another world or shape.
     """
     from workbench.demo.shipping import ship
 
     config = load_config(config_path)
+    earlier = None if start is None else open_start(start, config)
     if out.exists() and any(out.iterdir()) and not (out / "shipped.json").is_file():
         raise UserError(f"{out} holds something that is not a demo model; choose an empty folder.")
     work = name_work(out)
@@ -65,8 +86,9 @@ def train(config_path: Path | None, out: Path, *, resume: bool = True, progress:
     torch.set_num_threads(config.training.threads)
     began = time.monotonic()
     material = prepare(config, work / "embeddings.npz", progress)
-    learner, log = learn(material, work / "checkpoint", resume=resume, progress=progress)
-    ship(material, learner, log, out, work, time.monotonic() - began, config_path)
+    name = "checkpoint" if earlier is None else f"checkpoint-{earlier.digest[:12]}"
+    learner, log = learn(material, work / name, earlier=earlier, resume=resume, progress=progress)
+    ship(material, learner, log, out, work, time.monotonic() - began, config_path, earlier and earlier.digest)
     discard_folder(work)
 
 
@@ -134,9 +156,32 @@ def start_learner(material: Material) -> Learner:
 
 
 def learn(
-    material: Material, checkpoint: Path, *, resume: bool, progress: Progress | None = None
+    material: Material,
+    checkpoint: Path,
+    *,
+    earlier: Start | None = None,
+    resume: bool,
+    progress: Progress | None = None,
 ) -> tuple[Learner, list[dict[str, float]]]:
-    """Train anchor and bank on the material."""
-    learner = start_learner(material)
-    log = train_model(material.config, learner, make_batches(material), checkpoint, resume=resume, report=progress)
+    """Train anchor and bank on the material: from nothing, or in the last stage alone from weights that are there."""
+    learner, batches, first = start_learner(material), make_batches(material), 0
+    if earlier is not None:
+        learner.anchor.load_state_dict(earlier.anchor)
+        learner.bank.load_state_dict(earlier.bank)
+        first = batches.bank_steps
+    log = train_model(material.config, learner, batches, checkpoint, resume=resume, first=first, report=progress)
     return learner.to("cpu").eval(), log
+
+
+def open_start(folder: Path, config: Config) -> Start:
+    """Weights to go on from. Raises `UserError` when they are of another world or shape than the configuration's."""
+    from workbench.demo.loading import load_demo
+
+    demo = load_demo(folder)
+    for name in ("seed", "world", "words", "clusters", "model"):
+        if getattr(demo.config, name) != getattr(config, name):
+            raise UserError(f"{folder} was made with another {name}: go on from a demo of the same configuration")
+    if demo.config.bank.units != config.bank.units:
+        raise UserError(f"{folder} has blocks of {demo.config.bank.units} units, not {config.bank.units}")
+    digest = hash_file(folder / "model" / "model.safetensors")
+    return Start(demo.model.state_dict(), demo.bank.state_dict(), digest)

@@ -44,8 +44,12 @@ def ship(
     work: Path,
     seconds: float,
     config_path: Path | None,
+    start: str | None = None,
 ) -> None:
-    """Write everything, put in the place of `out` when it is whole. Raises UserError when the disk refuses."""
+    """Write everything, put in the place of `out` when it is whole; `start` is the hash of the weights it went on from.
+
+    Raises UserError when the disk refuses.
+    """
     with fresh_folder(out, replace=True) as fresh:
         model_hash = save_model(material, learner, fresh / "model")
         # Memories are written by the model as it is shipped, in bfloat16 values.
@@ -53,7 +57,7 @@ def ship(
         save_bank(material, learner.bank, fresh / "bank", model_hash)
         save_memories(material, learner.anchor, fresh / "memory", model_hash)
         hits = save_tables(material, fresh, work / "embeddings.npz")
-        save_record(material, log, fresh, seconds, config_path, hits)
+        save_record(material, log, fresh, seconds, config_path, hits, start)
 
 
 def save_model(material: Material, learner: Learner, folder: Path) -> str:
@@ -206,12 +210,14 @@ def save_record(
     seconds: float,
     config_path: Path | None,
     hits: dict[str, Any],
+    start: str | None,
 ) -> None:
     """Write `shipped.json`: configuration, seed, facts and their bits, log, hit rates, versions and the command."""
     facts = material.world.facts
     counts = {str(bucket): sum(fact.bucket == bucket for fact in facts) for bucket in range(6)}
     record = {
         "command": "memory-circuits demo train" + (" --config " + config_path.name if config_path else ""),
+        "from": start,
         "seed": material.config.seed,
         "config": as_dict(material.config),
         "facts_by_bucket": counts,

@@ -121,9 +121,10 @@ def train_model(
     folder: Path,
     *,
     resume: bool,
+    first: int = 0,
     report: Progress | None = None,
 ) -> list[dict[str, float]]:
-    """Train to the end, from the last checkpoint if there is one; returns the log, one entry a hundred steps."""
+    """Train from step `first` to the end, or from the last checkpoint; returns the log, one entry a hundred steps."""
     optimizer = torch.optim.AdamW(
         [
             {"params": list(learner.anchor.parameters()), "weight_decay": config.training.weight_decay},
@@ -134,19 +135,19 @@ def train_model(
         eps=1e-9,
     )
     start, log = load_checkpoint(folder, config, learner, optimizer) if resume else (0, [])
-    saved, sums = time.monotonic(), [0.0] * 4
+    saved, sums, counts = time.monotonic(), [0.0] * 4, [0, 0]
     began = time.monotonic() - (log[-1]["seconds"] if log else 0.0)
     learner.train()
-    for step in range(start, batches.steps):
+    for step in range(max(first, start), batches.steps):
         losses = train_step(learner, batches, optimizer, step)
         sums = [total + loss for total, loss in zip(sums, losses, strict=True)]
+        counts = [counts[0] + 1, counts[1] + is_exercised(batches, step)]
         if (step + 1) % 100 == 0:
             seconds = time.monotonic() - began
-            count = max(1, sum(is_exercised(batches, past) for past in range(step - 99, step + 1)))
-            means = [sums[0] / 100, *(total / count for total in sums[1:])]
+            means = [sums[0] / counts[0], *(total / max(1, counts[1]) for total in sums[1:])]
             names = ("facts", "abstract", "memory", "keep")
             log.append({"step": step + 1, **dict(zip(names, means, strict=True)), "seconds": seconds})
-            sums = [0.0] * 4
+            sums, counts = [0.0] * 4, [0, 0]
         if report:
             report("training", step + 1, batches.steps)
         if time.monotonic() - saved > 60 * config.training.checkpoint_minutes:
