@@ -17,7 +17,7 @@ HEADINGS = ("experiment", "condition", "bucket", "paraphrase", "accuracy", "n", 
 
 def declare_train(parser: argparse.ArgumentParser) -> None:
     """The configuration and the folder to fill."""
-    parser.add_argument("--config", metavar="FILE", help="TOML file; left out, the one of the shipped model")
+    parser.add_argument("--config", metavar="FILE", help="TOML file; what it leaves out is as in the default")
     parser.add_argument("--out", metavar="FOLDER", required=True, help="folder for the model, its memories and facts")
     parser.add_argument(
         "--from",
