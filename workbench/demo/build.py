@@ -86,9 +86,10 @@ def train(
     torch.set_num_threads(config.training.threads)
     began = time.monotonic()
     material = prepare(config, work / "embeddings.npz", progress)
-    name = "checkpoint" if earlier is None else f"checkpoint-{earlier.digest[:12]}"
+    digest = None if earlier is None else earlier.digest
+    name = "checkpoint" if digest is None else f"checkpoint-{digest[:12]}"
     learner, log = learn(material, work / name, earlier=earlier, resume=resume, progress=progress)
-    ship(material, learner, log, out, work, time.monotonic() - began, config_path, earlier and earlier.digest)
+    ship(material, learner, log, out, work, time.monotonic() - began, config_path, digest)
     discard_folder(work)
 
 
