@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from probes.errors import UserError
-from probes.tensor_headers import LONGEST_HEADER, parse_header
+from probes.tensor_headers import parse_header, read_length
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -71,9 +71,10 @@ def read_range(path: Path, handle: int, start: int, size: int) -> bytearray:
 def read_places(path: Path, handle: int) -> dict[str, Place]:
     """Places of all tensors, from the header. Raises UserError for a file that is none, or shorter than it says."""
     size = os.fstat(handle).st_size
-    length = int.from_bytes(read_range(path, handle, 0, 8), "little")
-    if not 2 <= length <= min(size - 8, LONGEST_HEADER):
-        raise UserError(f"{path} is damaged or truncated: its header says {length} bytes of a file of {size}")
+    try:
+        length = read_length(bytes(read_range(path, handle, 0, 8)), size)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged or truncated: {error}") from None
     try:
         entries = parse_header(bytes(read_range(path, handle, 8, length)))
         places = {

@@ -37,6 +37,14 @@ class Entry:
         return WIDTHS.get(self.dtype, 1)
 
 
+def read_length(start: bytes, size: int) -> int:
+    """Bytes of the header, from the first eight of a file of so many. Raises ValueError when it cannot have them."""
+    length = int.from_bytes(start, "little")
+    if not 2 <= length <= min(LONGEST_HEADER, size - 8):
+        raise ValueError(f"its header says {length} bytes of a file of {size}")
+    return length
+
+
 def read_entry(name: str, about: Any) -> Entry:
     """Entry of its JSON object. Raises ValueError unless shape, type and offsets are such, and fit one another."""
     try:
@@ -67,9 +75,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     """
     size = path.stat().st_size
     with open_file(path) as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(LONGEST_HEADER, size - 8):
-            raise ValueError("the header is longer than the file")
+        length = read_length(file.read(8), size)
         entries = parse_header(file.read(length))
     if sum(entry.end - entry.start for entry in entries.values()) != size - 8 - length:
         raise ValueError("the header tells of other tensors than the file has room for")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import UserError
+from probes.memory_needs import LARGEST
 from probes.strict_json import parse_json
 
 
@@ -98,8 +99,6 @@ NAMES = {
     "d_model": ("hidden_size", "n_embd"),
     "vocabulary": ("vocab_size",),
 }
-# No size of a model is larger.
-LARGEST = 10**9
 UNGATED = ("gpt2", "gpt_neox", "gptj", "phi")
 
 
