@@ -216,7 +216,9 @@ def save_record(
     facts = material.world.facts
     counts = {str(bucket): sum(fact.bucket == bucket for fact in facts) for bucket in range(6)}
     record = {
-        "command": "memory-circuits demo train" + (" --config " + config_path.name if config_path else ""),
+        "command": "memory-circuits demo train"
+        + (" --config " + config_path.name if config_path else "")
+        + (" --from FOLDER" if start else ""),
         "from": start,
         "seed": material.config.seed,
         "config": as_dict(material.config),
