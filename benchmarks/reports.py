@@ -19,7 +19,12 @@ def declare_trials(description: str | None) -> argparse.ArgumentParser:
 
 
 def tell_rows(rows: Sequence[dict[str, object]], into: str | None, name: str) -> int:
-    """Print a row a case, put them into a document under this name where one is given; exit code 1 with any fault."""
+    """Print a row a case, put them into a document under this name where one is given; exit code 1 with any fault.
+
+    Raises SystemExit where no case was chosen.
+    """
+    if not rows:
+        raise SystemExit("no case has such a name")
     table = render_table(list(rows[0]), [list(map(str, row.values())) for row in rows])
     print(table)
     if into:
