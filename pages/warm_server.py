@@ -12,8 +12,10 @@ import sys
 import threading
 import time
 
-# Seconds between two collections of garbage.
-COLLECT_EVERY = 5.0
+# Seconds between two collections of garbage, and between two that look at what was set aside too.
+COLLECT_EVERY, COLLECT_ALL_EVERY = 5.0, 1800.0
+# Seconds of a collection after which what is left is set aside: an imported model's libraries are 300,000 objects.
+LONG = 0.05
 # What a link's first page needs, in the order in which it does; then what is slow to import and wanted soon after.
 LIBRARIES = (
     "workbench.runs",
@@ -65,9 +67,27 @@ def collect_often() -> None:
     Streamlit would do it after every run of every page and fragment. With a model in the heap that takes longer than
     the run itself, and nothing else runs meanwhile: four pages that showed progress left the worker next to no time.
     """
+    whole = time.monotonic()
     while True:
         time.sleep(COLLECT_EVERY)
-        gc.collect()
+        whole = collect(whole)
+
+
+def collect(whole: float) -> float:
+    """Collect garbage once; returns the moment of the last collection of everything, which was `whole`.
+
+    No thread runs meanwhile, and on cores that many share a quarter of a second becomes one in which no Cancel is
+    heard. So what a long collection leaves is taken out of the next ones; what becomes garbage there stays until
+    everything is looked at again, now and then.
+    """
+    now = time.monotonic()
+    every = now - whole > COLLECT_ALL_EVERY
+    if every:
+        gc.unfreeze()
+    gc.collect()
+    if every or time.monotonic() - now > LONG:
+        gc.freeze()
+    return now if every else whole
 
 
 def main() -> None:
