@@ -32,6 +32,7 @@ from probes.memory_bank import open_bank
 from tests.encoders import encode_letters
 from tests.small_world import CITIES, ship_world
 from workbench.cli import main as run_command
+from workbench.demo.loading import load_demo
 from workbench.runs import list_runs, load_run
 from workbench.storage import PARTIAL
 from workbench.sweeps.parts import load_table
@@ -41,6 +42,54 @@ NAMES = ("Fran", "Berta", "Carl", "Dora", "Emil", "Gus")
 BEFORE, TARGET, MEMORIES = "runs/before", "runs/target", "memories"
 SMALL = ("--units", "2,2", "--branching", "2", "--steps", "8", "--rows", "2", "--length", "64")
 READER = ("--steps", "6", "--rows", "2", "--length", "64", "--slots", "2", "--offset", "64")
+# A world so small that its whole training takes a second; a checkpoint after every step.
+DEMO = """
+[world]
+people = 12
+companies = 6
+towns = 6
+countries = 3
+elements = 4
+never_seen_people = 2
+never_seen_companies = 2
+never_seen_towns = 2
+[words]
+first_names = 8
+last_names = 8
+stems = 8
+cities = 6
+firms = 6
+founders = 6
+rivers = 6
+regions = 6
+vocabulary = 3072
+[clusters]
+branching = 3
+[model]
+d_model = 16
+layers = 3
+heads = 2
+kv_heads = 1
+d_head = 8
+d_ffn = 24
+positions = 128
+[bank]
+units = [3, 2]
+routed_readings = 4
+[memory]
+layers = [1]
+slots = 4
+rows = 2
+seen_documents = 4
+[training]
+anchor_epochs = 0.1
+bank_epochs = 0.1
+last_epochs = 0.1
+rows = 4
+reading_rows = 2
+abstract_rows = 2
+checkpoint_minutes = 0.00001
+"""
 WRITE = ("--batch", "2", "--layers", "0,1", "--slots", "4")
 
 
@@ -91,6 +140,16 @@ def read_memories(folder: Path) -> list[str]:
     return sorted(found)
 
 
+def read_demo(folder: Path) -> list[str]:
+    """A demo model, opened: names and hashes of its files, of `shipped.json` without the seconds."""
+    load_demo(folder)
+    record = json.loads((folder / "shipped.json").read_text())
+    kept = {key: value for key, value in record.items() if key != "seconds_of_the_last_run"}
+    kept["log"] = [{key: value for key, value in entry.items() if key != "seconds"} for entry in record["log"]]
+    others = [line for line in read_files(folder) if "shipped.json " not in line]
+    return [*others, json.dumps(kept, sort_keys=True)]
+
+
 def read_blocks(folder: Path) -> list[str]:
     """A bank of blocks, every shard of it."""
     for fault in find_bank_faults(load_bank(folder)):
@@ -118,6 +177,7 @@ def list_cases(inputs: Path) -> list[Case]:
     train = ("--model", "shipped", "--corpus", documents, "--checkpoint-minutes", "0.00001")
     blocks, reader = ("bank", "train", *train, *SMALL), ("memory", "train", *train, *READER)
     together = command(*blocks, "--anchor", "co-trained", "--out", "both/blocks", "--out-model", "both/model")
+    demo = command("demo", "train", "--config", str(inputs / "demo.toml"), "--out", "demo")
     write = command("memory", "write", documents, "--out", "new", *WRITE)
     return [
         Case("trace", command("trace", "--fact", "capital/France", "--out", "runs/new"), "runs/new", read_run),
@@ -125,6 +185,7 @@ def list_cases(inputs: Path) -> list[Case]:
         Case("memory train", command(*reader, "--out", "reader"), "reader", read_files),
         Case("bank train", command(*blocks, "--out", "blocks"), "blocks", read_blocks),
         Case("bank train with its model", together, "both", read_both, True, True),
+        Case("demo train", demo, "demo", read_demo),
         Case("attribute", command("attribute", facts, "--out", "table", "--chunk", "2"), "table", read_table, True),
         Case("sweep", command("sweep", facts, "--out", "sweep", "--chunk", "2"), "sweep", read_table, True),
         Case("export", command("export", TARGET, "--to", "svg", "--out", "figure.svg"), "figure.svg", read_files),
@@ -149,6 +210,7 @@ def prepare(root: Path) -> Iterator[Path]:
         mock.patch("workbench.memory.writing.COMMIT_SECONDS", 0.0),
         mock.patch("workbench.training.routing.encode_texts", lambda texts, *_: encode_letters(texts)),
         mock.patch("workbench.training.reading_material.encode_texts", lambda texts, *_: encode_letters(texts)),
+        mock.patch("workbench.demo.clusters._encode", encode_letters),
     ):
         given = inputs / "given"
         make("trace", "--fact", "capital/Italy", "--out", str(given / BEFORE))
@@ -169,6 +231,7 @@ def make(*arguments: str) -> None:
 def write_inputs(inputs: Path) -> None:
     """Documents and a table of facts."""
     (inputs / "documents").mkdir(parents=True)
+    (inputs / "demo.toml").write_text(DEMO)
     cities = tuple(CITIES.values())
     for number in range(DOCUMENTS):
         words = f"{NAMES[number % 6]} number {number} lives in {cities[number % 3]}. Plums are eaten there."
