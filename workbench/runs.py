@@ -323,15 +323,3 @@ def decode_recording(arrays: dict[str, np.ndarray]) -> Recording:
     require(whole, "recording.npz", "attention by layer, head and position")
     require(bool(np.isfinite(context).all() and np.isfinite(memory).all()), "recording.npz", "finite")
     return Recording(context, memory)
-
-
-def list_runs(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Runs directly inside a folder, by name, each with its run.json; folders without a readable run are left out."""
-    found = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if (path / "run.json").is_file() and not path.name.startswith("."):
-            try:
-                found.append((path, read_about(path)))
-            except UserError:
-                continue
-    return found

@@ -14,7 +14,8 @@ import pytest
 from circuits.graph import Plan
 from probes.errors import UserError
 from workbench.exports_json import read_json, write_json
-from workbench.runs import FILES, Run, encode_run, list_runs, load_run, pack_arrays, save_run, unpack_arrays
+from workbench.run_index import list_entries
+from workbench.runs import FILES, Run, encode_run, load_run, pack_arrays, save_run, unpack_arrays
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -146,8 +147,8 @@ def test_listing_leaves_out_what_is_no_run(run: Run, run_folder: Path) -> None:
     (run_folder.parent / ".hidden" / "run.json").write_text("{}")
     (run_folder.parent / "foreign").mkdir()
     (run_folder.parent / "foreign" / "run.json").write_text("{}")
-    assert [path.name for path, _ in list_runs(run_folder.parent)] == ["another", run_folder.name]
-    assert list_runs(run_folder.parent / "nowhere") == []
+    assert {entry.name for entry in list_entries(run_folder.parent)} == {"another", run_folder.name}
+    assert list_entries(run_folder.parent / "nowhere") == []
 
 
 def test_the_document_names_every_key(run_folder: Path) -> None:

@@ -12,7 +12,7 @@ from workbench.commands.part_lists import PARTS_SHOWN, add_parts
 from workbench.commands.summaries import format_summary, open_run, summarise_run
 from workbench.commands.terminal import clean_text, format_table
 from workbench.library import find_runs
-from workbench.runs import list_runs
+from workbench.run_index import Entry, list_entries
 
 HEADINGS = ("run", "prompt and answer", "method", "ablation", "metric", "edges", "faithfulness")
 
@@ -51,31 +51,26 @@ def declare_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", nargs="?", help="folder of runs; left out, the runs folder")
 
 
-def describe_entry(path: Path, about: dict[str, Any]) -> dict[str, Any]:
+def describe_entry(entry: Entry, folder: Path) -> dict[str, Any]:
     """One line of the list as a JSON object; what a run does not say is None."""
-    circuit, faithfulness = (
-        value if isinstance(value := about.get(name), dict) else {} for name in ("circuit", "faithfulness")
-    )
-    pairs = value if isinstance(value := about.get("pairs"), list) else []
-    pair = pairs[0] if pairs and isinstance(pairs[0], dict) else {}
-    edges = circuit.get("edges")
+    texts = {name: getattr(entry, name) or None for name in ("answer", "method", "ablation", "metric", "unit")}
     return {
-        "run": str(path),
-        "clean": pair.get("clean"),
-        "answer": pair.get("answer"),
-        "pairs": len(pairs),
-        **{name: circuit.get(name) for name in ("method", "ablation", "metric", "unit")},
-        "edges": len(edges) if isinstance(edges, list) else None,
-        "faithfulness": faithfulness.get("normalised"),
+        "run": str(folder / entry.name),
+        "clean": entry.prompt or None,
+        "answer": texts.pop("answer"),
+        "pairs": entry.pairs,
+        **texts,
+        "edges": entry.edges,
+        "faithfulness": entry.faithfulness,
     }
 
 
 def list_saved(options: argparse.Namespace) -> Answer:
-    """The runs of a folder, one line each."""
+    """The runs of a folder, one line each, by name."""
     folder = Path(options.folder) if options.folder else find_runs()
     if options.folder and not folder.is_dir():
         raise UserError(f"no folder {options.folder[:200]!r}: name one that holds runs, or leave it out")
-    entries = [describe_entry(path, about) for path, about in list_runs(folder)]
+    entries = [describe_entry(entry, folder) for entry in sorted(list_entries(folder), key=lambda entry: entry.name)]
     rows = [
         (
             Path(entry["run"]).name,
