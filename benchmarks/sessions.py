@@ -29,7 +29,7 @@ import torch
 
 from benchmarks.people import Person, Tally
 from benchmarks.processes import read_status
-from benchmarks.watched_server import BROKEN, NOTES
+from benchmarks.watched_server import BROKEN, DEFECT, NOTES
 from probes.facts import Fact
 from tests.browser.server import Witness, find_chromium, serve
 from workbench.documents import place_tables, render_table
@@ -157,6 +157,13 @@ def find_wrong(runs: Path, tally: Tally, load: Load) -> list[str]:
     return wrong
 
 
+def find_errors(log: Path) -> list[str]:
+    """What the server's log tells of errors besides the one that was put there on purpose."""
+    text = log.read_text(errors="replace")
+    tracebacks = ["Traceback" + part for part in text.split("Traceback")[1:]]
+    return [part[:3000] for part in tracebacks if f"RuntimeError: {DEFECT}" not in part]
+
+
 def time_cancels(notes: Path, tally: Tally) -> tuple[list[float], list[float]]:
     """Seconds from the press of Cancel, and from the server's hearing of it, until the worker was free."""
     lines = [json.loads(line) for line in notes.read_text().splitlines()]
@@ -222,6 +229,7 @@ def main() -> int:
         with serve(folder, runs, variables, "benchmarks.watched_server") as (base, process):
             asyncio.run(work(base, process, runs, options, tally, load))
         times, wrong = time_cancels(notes, tally), find_wrong(runs, tally, load)
+        tally.faults += find_errors(folder / "server.log")
     for line in [*tally.faults, *wrong]:
         print(line, file=sys.stderr)
     rows = report(options, tally, load, wrong, times)

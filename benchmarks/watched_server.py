@@ -18,6 +18,7 @@ from workbench import jobs
 from workbench.settings import Question, Settings
 
 NOTES, BROKEN = "SESSIONS_NOTES", "SESSIONS_BROKEN"
+DEFECT = "a defect put here on purpose"
 
 
 def note(job: jobs.Job, event: str) -> None:
@@ -50,7 +51,7 @@ def break_trace() -> None:
 
     def trace_or_raise(engine: Any, question: Question, settings: Settings, tick: Tick) -> str:
         if question.fact == os.environ[BROKEN]:
-            raise RuntimeError("a defect put here on purpose")
+            raise RuntimeError(DEFECT)
         return trace(engine, question, settings, tick)
 
     tracing.trace_and_save = trace_or_raise

@@ -47,10 +47,7 @@ def render() -> None:
             st.rerun()
         except UserError as error:
             st.error(plain(str(error)))
-    if (job := watch("asking")) is not None:
-        st.session_state["asked"] = job.result
-        for key in ("answer", "foil", "lens-table"):
-            st.session_state.pop(key, None)
+    watch("asking", into="asked", stale=("answer", "foil", "lens-table"))
     asked = st.session_state.get("asked")
     if asked is not None:
         chosen = show_answers(asked)

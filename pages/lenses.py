@@ -72,8 +72,7 @@ def offer_lens(asked: Asked, chosen: Chosen) -> None:
                 st.error(plain(str(error)), icon=":material/error:")
             else:
                 st.rerun()
-        if (job := watch(SLOT)) is not None:
-            st.session_state["lens-table"] = job.result
+        watch(SLOT, into="lens-table")
         if (found := st.session_state.get("lens-table")) is not None:
             st.markdown(f"**{plain(name_condition(found[0]))}**")
             show_lens_table(found[1], "ask")

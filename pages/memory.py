@@ -64,8 +64,7 @@ def render() -> None:
     left.title("Which memory holds the fact?")
     with right:
         choose_study(name)
-    if (job := watch("studying")) is not None:
-        st.session_state["study"] = job.result
+    if (job := watch("studying", into="study")) is not None:
         go("memory", study=job.result)
     if name:
         try:

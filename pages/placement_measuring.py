@@ -35,8 +35,7 @@ def open_table(folder: str, stamp: tuple[int, int]) -> dict[str, Measured]:
 
 def choose_table() -> tuple[dict[str, Measured], str]:
     """Measured places and the table's name, both empty where none is chosen."""
-    if (job := watch(SLOT)) is not None:
-        st.session_state["measured-places"] = job.result
+    if watch(SLOT, into="measured-places") is not None:
         st.rerun()
     tables = list_tables(library.find_runs())
     linked = str(st.query_params.get("measured", ""))

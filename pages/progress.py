@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import streamlit as st
 
@@ -41,15 +42,20 @@ def show_progress(slot: str) -> None:
         st.rerun()
 
 
-def watch(slot: str) -> Job | None:
-    """Show the job of a slot while it works, tell how it failed; a job that is done is handed out once."""
+def watch(slot: str, into: str = "", stale: Sequence[str] = ()) -> Job | None:
+    """Show the job of a slot while it works, tell how it failed; a job that is done is handed out once.
+
+    Its result is put into the session under the name `into`, and what the names `stale` say of the one before is
+    dropped. The script may be stopped at any use of the session, by a click or the next look at a job: so the slot is
+    let go last, and the next run finds it and does the same again.
+    """
     if not st.session_state.get(slot):
         return None
     job = find_job(slot)
     if job is not None and job.active and not job.stopping:
         show_progress(slot)
         return None
-    del st.session_state[slot]
+    done = None
     if job is None:
         st.warning("This work was forgotten, because the server restarted or much else was done since: start it again.")
     elif job.state is State.FAILED:
@@ -57,5 +63,10 @@ def watch(slot: str) -> Job | None:
     elif job.state is State.CANCELLED or job.stopping:
         st.info(f"{job.label}: cancelled.")
     else:
-        return job
-    return None
+        done = job
+        for name in stale:
+            st.session_state.pop(name, None)
+        if into:
+            st.session_state[into] = job.result
+    del st.session_state[slot]
+    return done

@@ -219,8 +219,7 @@ def offer_replay(name: str) -> None:
             st.error(plain(str(error)), icon=":material/error:")
         else:
             st.rerun()
-    if (job := watch(REPLAY)) is not None:
-        st.session_state["replayed"] = job.result
+    watch(REPLAY, into="replayed")
     replayed: tuple[str, tuple[Difference, ...]] | None = st.session_state.get("replayed")
     if replayed is not None and replayed[0] == name:
         show_differences(replayed[1])
