@@ -90,10 +90,32 @@ def collect(whole: float) -> float:
     return now if every else whole
 
 
+def skip_looks_at_running_pages() -> None:
+    """Let no timer of a page ask for a run while the page is being run.
+
+    A page that shows work in progress looks at it every second. When such a look arrives just as the script of the
+    whole page ends, Streamlit 1.67 begins another runner for it and no longer hears the first, whose last elements may
+    still be on their way: a page without its lower end, about one in a hundred where many work at once. The run that
+    goes on shows what the look would have shown, and the timer comes again.
+    """
+    from streamlit.proto.ClientState_pb2 import ClientState
+    from streamlit.runtime.app_session import AppSession, AppSessionState
+
+    request = AppSession.request_rerun
+
+    def request_unless_running(session: AppSession, client_state: ClientState | None) -> None:
+        running = session._state is AppSessionState.APP_IS_RUNNING
+        if not (running and client_state is not None and client_state.is_auto_rerun):
+            request(session, client_state)
+
+    AppSession.request_rerun = request_unless_running  # type: ignore[method-assign]
+
+
 def main() -> None:
     """Serve; the imports and the collecting of garbage go on beside it."""
     from streamlit.web.cli import main as serve
 
+    skip_looks_at_running_pages()
     for name, work in {"warm": warm, "collect": collect_often}.items():
         threading.Thread(target=work, name=f"memory-circuits-{name}", daemon=True).start()
     sys.exit(serve())
