@@ -105,8 +105,17 @@ def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> Int[Tensor, "row pos"]:
     return torch.tensor([list(row) + [pad] * (width - len(row)) for row in rows])
 
 
+def count_decays(first: int, epochs: Sequence[float], per_epoch: int) -> list[tuple[int, int]]:
+    """Where each part of the last stage begins and ends, in steps."""
+    ends = [first + round(sum(epochs[: place + 1]) * per_epoch) for place in range(len(epochs))]
+    return list(zip([first, *ends[:-1]], ends, strict=True))
+
+
 class Batches:
-    """Rows of every step of all stages, which end before `anchor_steps`, `bank_steps` and `steps`."""
+    """Rows of every step of all stages, which end before `anchor_steps`, `bank_steps` and `steps`.
+
+    `decays` are the first step of each part of the last stage, and the one after its last.
+    """
 
     def __init__(
         self,
@@ -131,7 +140,8 @@ class Batches:
         self.per_epoch = max(1, len(self.rows) // config.training.rows)
         self.anchor_steps = round(config.training.anchor_epochs * self.per_epoch)
         self.bank_steps = self.anchor_steps + round(config.training.bank_epochs * self.per_epoch)
-        self.steps = self.bank_steps + round(config.training.last_epochs * self.per_epoch)
+        self.decays = count_decays(self.bank_steps, config.training.last_epochs, self.per_epoch)
+        self.steps = self.decays[-1][1]
         self._epoch: tuple[int, list[int], list[Row]] = (-1, [], [])
 
     def _pick(self, step: int) -> tuple[list[int], list[Row]]:
