@@ -126,9 +126,14 @@ class Batches:
         leaves: dict[str, list[NDArray[np.int64]]],
         encoder: Encoder,
         readings: Sequence[Routed] = (),
+        nearby: NDArray[np.int64] | None = None,
     ) -> None:
-        """`paths` are the passages' cluster paths; `leaves` those of each kind's documents; `readings` were routed."""
+        """`paths` are the passages' cluster paths; `leaves` those of each kind's documents; `readings` were routed.
+
+        `nearby` are the passages' paths when their own subtree is blocked; without them, their own.
+        """
         self.config, self.world, self.encoder, self.readings = config, world, encoder, readings
+        self.nearby = paths if nearby is None else nearby
         self.rows = [encoder.encode_row(passage.segments) for passage in corpus.passages]
         asides = [encoder.encode_row([("", False), *aside.segments]) for aside in corpus.asides]
         # Without the beginning-of-text token.
@@ -184,17 +189,21 @@ class Batches:
         """Passages of the corpus of facts, each with the blocks that its own text fetches; a few with another's."""
         draw = random.Random(f"passages/{self.config.seed}/{step}")
         chosen, rows = self._pick(step)
-        return self._collate(rows, [self.draw_path(number, draw) for number in chosen], step, draw)
+        return self._collate(rows, [self.draw_path(number, step, draw) for number in chosen], step, draw)
 
-    def draw_path(self, number: int, draw: random.Random) -> NDArray[np.int64]:
+    def draw_path(self, number: int, step: int, draw: random.Random) -> NDArray[np.int64]:
         """A passage's own path, or that of another document, of its kind half the time; more often where it is common.
 
-        What is common should not depend on which block happens to be read.
+        What is common should not depend on which block happens to be read. In the last stage, that is often the one
+        which the router takes when the own subtree is blocked: of a like topic, it says something else most firmly.
         """
         bank, document = self.config.bank, self.documents[number]
         if draw.random() >= (bank.common_wrong_share if document in self.common else bank.wrong_share):
             own: NDArray[np.int64] = self.paths[number]
             return own
+        if step >= self.bank_steps and document in self.common and draw.random() < bank.nearby_share:
+            nearby: NDArray[np.int64] = self.nearby[number]
+            return nearby
         leaves: list[NDArray[np.int64]] = draw.choice((self.all_leaves, self.leaves[document.split("/")[0]]))
         return draw.choice(leaves)
 
