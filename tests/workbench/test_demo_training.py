@@ -181,10 +181,14 @@ def with_bank(batches: Batches, **chosen: float) -> Batches:
     return other
 
 
-def test_common_passages_are_read_beside_the_blocks_of_others(batches: Batches) -> None:
+def test_common_passages_are_read_beside_the_blocks_of_others_at_last(batches: Batches) -> None:
     draw = random.Random(0)
     shared = with_bank(batches, wrong_share=0.0, common_wrong_share=1.0)
-    own = [np.array_equal(shared.draw_path(number, 0, draw), path) for number, path in enumerate(batches.paths)]
+    early, own = (
+        [np.array_equal(shared.draw_path(number, step, draw), path) for number, path in enumerate(batches.paths)]
+        for step in (batches.bank_steps - 1, batches.bank_steps)
+    )
+    assert all(early)
     common = [document in batches.common for document in batches.documents]
     assert any(common) and not all(common)
     assert all(kept for kept, known in zip(own, common, strict=True) if not known)
@@ -242,6 +246,8 @@ def test_reading_is_trained_beside_the_blocks_that_the_router_finds(batches: Bat
     routed = with_bank(batches, routed_share=1.0)
     routed.readings = [(segments, path) for segments, _ in drawn]
     count = batches.config.training.reading_rows
-    assert (routed.abstract_at(9).paths[:count] == torch.from_numpy(path)).all()
+    last = routed.bank_steps
+    assert (routed.abstract_at(last).paths[:count] == torch.from_numpy(path)).all()
+    assert not (routed.abstract_at(last - 1).paths[:count] == torch.from_numpy(path)).all()
     routed.readings = []
-    assert not (routed.abstract_at(9).paths[:count] == torch.from_numpy(path)).all()
+    assert not (routed.abstract_at(last).paths[:count] == torch.from_numpy(path)).all()

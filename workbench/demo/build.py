@@ -32,8 +32,8 @@ class Material:
     """What training starts from: the world as text, its tokenizer, and the tree that routes it.
 
     `nearby_paths` are those that the router finds for documents whose own subtree of level 1 is blocked. `readings` are
-    texts with questions, with the paths that the router finds for them. `plain_tree` is the paper's router, of documents
-    alone and without whitening: for comparison alone.
+    texts with questions, with the paths that the router finds for them. `plain_tree` is the paper's router, of
+    documents alone and without whitening: for comparison alone.
     """
 
     config: Config
