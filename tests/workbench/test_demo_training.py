@@ -245,9 +245,12 @@ def test_reading_is_trained_beside_the_blocks_that_the_router_finds(batches: Bat
     path = np.array([2, 7])
     routed = with_bank(batches, routed_share=1.0)
     routed.readings = [(segments, path) for segments, _ in drawn]
-    count = batches.config.training.reading_rows
-    last = routed.bank_steps
-    assert (routed.abstract_at(last).paths[:count] == torch.from_numpy(path)).all()
-    assert not (routed.abstract_at(last - 1).paths[:count] == torch.from_numpy(path)).all()
+    count, last = batches.config.training.reading_rows, routed.bank_steps
+
+    def find_routed(steps: range) -> list[bool]:
+        return [bool((routed.abstract_at(step).paths[:count] == torch.from_numpy(path)).all()) for step in steps]
+
+    assert all(find_routed(range(last, last + 4)))
+    assert not all(find_routed(range(last - 4, last)))
     routed.readings = []
-    assert not (routed.abstract_at(last).paths[:count] == torch.from_numpy(path)).all()
+    assert not all(find_routed(range(last, last + 4)))
