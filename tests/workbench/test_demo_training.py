@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from probes.errors import UserError
-from workbench.demo.batches import Batches, Encoder
+from workbench.demo.batches import Batches, Encoder, count_decays
 from workbench.demo.build import open_start
 from workbench.demo.config import DEFAULT, Config, load_config, parse_config
 from workbench.demo.corpus import draw_readings, write_corpus, write_documents
 from workbench.demo.network import FETCHED, NONE, share_memory, write_memory
 from workbench.demo.tokenizer import train_tokenizer
-from workbench.demo.training import Learner, train_model
+from workbench.demo.training import Learner, choose_rates, train_model
 from workbench.demo.world import build_world
 from workbench.library import find_shipped
 
@@ -60,8 +61,9 @@ def batches() -> Batches:
     leaves = draw.integers(0, 9, size=len(corpus.passages))
     paths = np.stack([leaves // 3, leaves], axis=1)
     kinds = {kind: list(paths[:5]) for kind in ("person", "company", "town", "country", "element")}
-    built = Batches(config, world, corpus, paths, kinds, encoder)
+    built = Batches(config, world, corpus, paths, kinds, encoder, nearby=paths[::-1].copy())
     built.anchor_steps, built.bank_steps, built.steps = 8, 16, 20
+    built.decays = [(16, 18), (18, 20)]
     return built
 
 
@@ -179,14 +181,57 @@ def with_bank(batches: Batches, **chosen: float) -> Batches:
     return other
 
 
-def test_common_passages_are_read_beside_the_blocks_of_others(batches: Batches) -> None:
+def test_common_passages_are_read_beside_the_blocks_of_others_at_last(batches: Batches) -> None:
     draw = random.Random(0)
     shared = with_bank(batches, wrong_share=0.0, common_wrong_share=1.0)
-    own = [np.array_equal(shared.draw_path(number, draw), path) for number, path in enumerate(batches.paths)]
+    early, own = (
+        [np.array_equal(shared.draw_path(number, step, draw), path) for number, path in enumerate(batches.paths)]
+        for step in (batches.bank_steps - 1, batches.bank_steps)
+    )
+    assert all(early)
     common = [document in batches.common for document in batches.documents]
     assert any(common) and not all(common)
     assert all(kept for kept, known in zip(own, common, strict=True) if not known)
     assert not all(kept for kept, known in zip(own, common, strict=True) if known)
+
+
+def test_common_passages_are_read_beside_the_next_best_blocks_at_last(batches: Batches) -> None:
+    shared = with_bank(batches, wrong_share=1.0, common_wrong_share=1.0, nearby_share=1.0)
+    drawn = {step: [shared.draw_path(n, step, random.Random(n)) for n in range(len(shared.paths))] for step in (15, 16)}
+    nearby = {step: list(map(np.array_equal, paths, shared.nearby)) for step, paths in drawn.items()}
+    assert all(kept for kept, name in zip(nearby[16], shared.documents, strict=True) if name in shared.common)
+    assert not all(kept for kept, name in zip(nearby[16], shared.documents, strict=True) if name not in shared.common)
+    assert not all(kept for kept, name in zip(nearby[15], shared.documents, strict=True) if name in shared.common)
+
+
+def test_the_last_stage_is_one_decay_after_another(batches: Batches) -> None:
+    plan = batches.config.training
+    rates = [choose_rates(step, batches) for step in range(16, 20)]
+    assert rates[0] == rates[2] == (plan.last_rate, plan.last_bank_rate)
+    assert rates[1] == rates[3] == (plan.last_rate / 2, plan.last_bank_rate / 2)
+    assert count_decays(16, [1.0, 0.5, 1.5], 4) == [(16, 20), (20, 22), (22, 28)]
+
+
+def test_every_decay_begins_with_a_fresh_optimizer(batches: Batches, tmp_path: Path) -> None:
+    learner = start(batches.config, batches)
+    train_model(batches.config, learner, batches, tmp_path / "checkpoint", resume=False, first=15)
+    steps = {
+        int(value)
+        for name, value in load_file(tmp_path / "checkpoint" / "optimizer.safetensors").items()
+        if name.endswith("|step")
+    }
+    assert steps == {2}, "steps since the last decay began"
+
+
+@pytest.mark.parametrize("value", [[], [0.0], "four", ["four"], -1.0])
+def test_decays_that_are_none_are_refused(value: object) -> None:
+    with pytest.raises(UserError, match="last_epochs"):
+        parse_config({"training": {"last_epochs": value}}, tomllib.loads(DEFAULT.read_text()))
+
+
+def test_a_bare_number_is_one_decay() -> None:
+    config = parse_config({"training": {"last_epochs": 3}}, tomllib.loads(DEFAULT.read_text()))
+    assert config.training.last_epochs == [3.0]
 
 
 def test_reading_is_trained_beside_the_blocks_that_the_router_finds(batches: Batches) -> None:
@@ -200,7 +245,12 @@ def test_reading_is_trained_beside_the_blocks_that_the_router_finds(batches: Bat
     path = np.array([2, 7])
     routed = with_bank(batches, routed_share=1.0)
     routed.readings = [(segments, path) for segments, _ in drawn]
-    count = batches.config.training.reading_rows
-    assert (routed.abstract_at(9).paths[:count] == torch.from_numpy(path)).all()
+    count, last = batches.config.training.reading_rows, routed.bank_steps
+
+    def find_routed(steps: range) -> list[bool]:
+        return [bool((routed.abstract_at(step).paths[:count] == torch.from_numpy(path)).all()) for step in steps]
+
+    assert all(find_routed(range(last, last + 4)))
+    assert not all(find_routed(range(last - 4, last)))
     routed.readings = []
-    assert not (routed.abstract_at(9).paths[:count] == torch.from_numpy(path)).all()
+    assert not all(find_routed(range(last, last + 4)))

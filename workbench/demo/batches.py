@@ -105,8 +105,17 @@ def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> Int[Tensor, "row pos"]:
     return torch.tensor([list(row) + [pad] * (width - len(row)) for row in rows])
 
 
+def count_decays(first: int, epochs: Sequence[float], per_epoch: int) -> list[tuple[int, int]]:
+    """Where each part of the last stage begins and ends, in steps."""
+    ends = [first + round(sum(epochs[: place + 1]) * per_epoch) for place in range(len(epochs))]
+    return list(zip([first, *ends[:-1]], ends, strict=True))
+
+
 class Batches:
-    """Rows of every step of all stages, which end before `anchor_steps`, `bank_steps` and `steps`."""
+    """Rows of every step of all stages, which end before `anchor_steps`, `bank_steps` and `steps`.
+
+    `decays` are the first step of each part of the last stage, and the one after its last.
+    """
 
     def __init__(
         self,
@@ -117,9 +126,14 @@ class Batches:
         leaves: dict[str, list[NDArray[np.int64]]],
         encoder: Encoder,
         readings: Sequence[Routed] = (),
+        nearby: NDArray[np.int64] | None = None,
     ) -> None:
-        """`paths` are the passages' cluster paths; `leaves` those of each kind's documents; `readings` were routed."""
+        """`paths` are the passages' cluster paths; `leaves` those of each kind's documents; `readings` were routed.
+
+        `nearby` are the passages' paths when their own subtree is blocked; without them, their own.
+        """
         self.config, self.world, self.encoder, self.readings = config, world, encoder, readings
+        self.nearby = paths if nearby is None else nearby
         self.rows = [encoder.encode_row(passage.segments) for passage in corpus.passages]
         asides = [encoder.encode_row([("", False), *aside.segments]) for aside in corpus.asides]
         # Without the beginning-of-text token.
@@ -131,7 +145,8 @@ class Batches:
         self.per_epoch = max(1, len(self.rows) // config.training.rows)
         self.anchor_steps = round(config.training.anchor_epochs * self.per_epoch)
         self.bank_steps = self.anchor_steps + round(config.training.bank_epochs * self.per_epoch)
-        self.steps = self.bank_steps + round(config.training.last_epochs * self.per_epoch)
+        self.decays = count_decays(self.bank_steps, config.training.last_epochs, self.per_epoch)
+        self.steps = self.decays[-1][1]
         self._epoch: tuple[int, list[int], list[Row]] = (-1, [], [])
 
     def _pick(self, step: int) -> tuple[list[int], list[Row]]:
@@ -174,17 +189,23 @@ class Batches:
         """Passages of the corpus of facts, each with the blocks that its own text fetches; a few with another's."""
         draw = random.Random(f"passages/{self.config.seed}/{step}")
         chosen, rows = self._pick(step)
-        return self._collate(rows, [self.draw_path(number, draw) for number in chosen], step, draw)
+        return self._collate(rows, [self.draw_path(number, step, draw) for number in chosen], step, draw)
 
-    def draw_path(self, number: int, draw: random.Random) -> NDArray[np.int64]:
-        """A passage's own path, or that of another document, of its kind half the time; more often where it is common.
+    def draw_path(self, number: int, step: int, draw: random.Random) -> NDArray[np.int64]:
+        """A passage's own path, or that of another document, of its kind half the time.
 
-        What is common should not depend on which block happens to be read.
+        What is common should not depend on which block happens to be read: in the last stage it gets another's more
+        often, and then that which the router takes when the own subtree is blocked as often as not: of a like topic,
+        it says something else most firmly.
         """
         bank, document = self.config.bank, self.documents[number]
-        if draw.random() >= (bank.common_wrong_share if document in self.common else bank.wrong_share):
+        often = step >= self.bank_steps and document in self.common
+        if draw.random() >= (bank.common_wrong_share if often else bank.wrong_share):
             own: NDArray[np.int64] = self.paths[number]
             return own
+        if often and draw.random() < bank.nearby_share:
+            nearby: NDArray[np.int64] = self.nearby[number]
+            return nearby
         leaves: list[NDArray[np.int64]] = draw.choice((self.all_leaves, self.leaves[document.split("/")[0]]))
         return draw.choice(leaves)
 
@@ -197,7 +218,7 @@ class Batches:
         draw = random.Random(f"abstract/{self.config.seed}/{step}")
         rows, paths = [], []
         for _ in range(self.config.training.reading_rows):
-            segments, path = self.draw_reading(draw)
+            segments, path = self.draw_reading(step, draw)
             rows.append(self.encoder.encode_row(segments))
             paths.append(path)
         for _ in range(self.config.training.abstract_rows):
@@ -205,9 +226,9 @@ class Batches:
             paths.append(draw.choice(self.all_leaves))
         return self._collate(rows, paths, step, draw)
 
-    def draw_reading(self, draw: random.Random) -> Routed:
-        """A text with questions: a routed one, or a new one with the path of some document of its kind."""
-        if self.readings and draw.random() < self.config.bank.routed_share:
+    def draw_reading(self, step: int, draw: random.Random) -> Routed:
+        """A text with questions and the path of some document of its kind; in the last stage sometimes a routed one."""
+        if self.readings and step >= self.bank_steps and draw.random() < self.config.bank.routed_share:
             return draw.choice(self.readings)
         segments, kind = write_reading(self.world, draw)
         return segments, draw.choice(self.leaves[kind])
@@ -241,7 +262,7 @@ class Batches:
                 rows.append(self.encoder.encode_row(asked))
                 paths.append(draw.choice(self.leaves[reading.kind]))
             else:
-                row, path = self._draw_unrelated(draw)
+                row, path = self._draw_unrelated(step, draw)
                 rows.append(row)
                 paths.append(path)
                 mine = others[: draw.choice((1, 4))]
@@ -255,14 +276,14 @@ class Batches:
         collated = self._collate(rows, paths, step, draw)
         return MemoryRows(collated, references, valid, answers, torch.tensor(chosen))
 
-    def _draw_unrelated(self, draw: random.Random) -> tuple[Row, NDArray[np.int64]]:
+    def _draw_unrelated(self, step: int, draw: random.Random) -> tuple[Row, NDArray[np.int64]]:
         case = draw.random()
         if case < 0.4:
             place = draw.randrange(len(self.rows))
             return self.rows[place], self.paths[place]
         if case < 0.7:
             return self.encoder.encode_row(write_drill(self.world, draw)), draw.choice(self.all_leaves)
-        segments, path = self.draw_reading(draw)
+        segments, path = self.draw_reading(step, draw)
         return self.encoder.encode_row(segments), path
 
     def _collate(self, rows: Sequence[Row], paths: Sequence[NDArray[np.int64]], step: int, draw: random.Random) -> Rows:

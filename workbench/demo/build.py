@@ -31,8 +31,9 @@ from workbench.storage import discard_folder, make_folder, name_work
 class Material:
     """What training starts from: the world as text, its tokenizer, and the tree that routes it.
 
-    `readings` are texts with questions, with the paths that the router finds for them. `plain_tree` is the paper's
-    router, of documents alone and without whitening: for comparison alone.
+    `nearby_paths` are those that the router finds for documents whose own subtree of level 1 is blocked. `readings` are
+    texts with questions, with the paths that the router finds for them. `plain_tree` is the paper's router, of
+    documents alone and without whitening: for comparison alone.
     """
 
     config: Config
@@ -43,6 +44,7 @@ class Material:
     tree: Tree
     whitening: Whitening
     document_paths: dict[str, NDArray[np.int64]]
+    nearby_paths: dict[str, NDArray[np.int64]]
     passage_paths: NDArray[np.int64]
     readings: list[Routed]
     plain_tree: Tree
@@ -120,11 +122,14 @@ def prepare(config: Config, cache: Path | None, progress: Progress | None = None
     plain = grow_tree(vectors[seen], config.clusters.branching, config.clusters.depth, config.seed)
     hits = share_hits(plain.route(asked), plain.route(vectors)[homes])
     report("clusters", 4, 4)
-    paths = dict(zip(documents, tree.route(moved), strict=True))
+    own = tree.route(moved)
+    paths = dict(zip(documents, own, strict=True))
+    nearby = dict(zip(documents, tree.route(moved, blocked=own[:, 0]), strict=True))
     routed = np.stack([paths[passage.document_id] for passage in corpus.passages])
     found = tree.route(whitening.apply(read))
     readings = [(segments, path) for (segments, _), path in zip(drawn, found, strict=True)]
-    return Material(config, world, documents, corpus, tokenizer, tree, whitening, paths, routed, readings, plain, hits)
+    router = (tree, whitening, paths, nearby, routed)
+    return Material(config, world, documents, corpus, tokenizer, *router, readings, plain, hits)
 
 
 def draw_questions(world: World, seed: int, each: int = 2) -> list[tuple[str, str]]:
@@ -144,8 +149,9 @@ def make_batches(material: Material) -> Batches:
     for name, path in material.document_paths.items():
         leaves.setdefault(name.split("/")[0], []).append(path)
     encoder = Encoder(material.tokenizer)
+    nearby = np.stack([material.nearby_paths[passage.document_id] for passage in material.corpus.passages])
     paths, readings = material.passage_paths, material.readings
-    return Batches(material.config, material.world, material.corpus, paths, leaves, encoder, readings)
+    return Batches(material.config, material.world, material.corpus, paths, leaves, encoder, readings, nearby)
 
 
 def start_learner(material: Material) -> Learner:

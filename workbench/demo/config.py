@@ -89,6 +89,7 @@ class Bank:
     generic_share: float
     wrong_share: float
     common_wrong_share: float
+    nearby_share: float
     routed_readings: int
     routed_share: float
 
@@ -108,12 +109,13 @@ class Memory:
 class Training:
     """Schedule of the stages; rates of AdamW; epochs are passes over the corpus of facts.
 
-    Reading, abstract and memory rows come along every `exercise_every` steps, in the last stage at every step.
+    Reading, abstract and memory rows come along every `exercise_every` steps, in the last stage at every step. The last
+    stage is one decay of the rates after another, each with a fresh optimiser: `last_epochs` is the length of each.
     """
 
     anchor_epochs: float
     bank_epochs: float
-    last_epochs: float
+    last_epochs: list[float]
     rows: int
     reading_rows: int
     abstract_rows: int
@@ -212,13 +214,24 @@ def parse_config(chosen: dict[str, Any], default: dict[str, Any]) -> Config:
 def _checked(name: str, table: Any, default: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise UserError(f"Configuration key {name!r} must be a table, [{name}].")
+    checked = dict(table)
     for key, value in table.items():
         if key not in default:
             raise UserError(f"Unknown key {key!r} in [{name}]; known keys are {', '.join(default)}.")
         wanted = (int, float) if isinstance(default[key], float) else type(default[key])
-        if not isinstance(value, wanted):
+        if key == "last_epochs":
+            checked[key] = _list_epochs(value)
+        elif not isinstance(value, wanted):
             raise UserError(f"[{name}] {key} is {value!r}; wanted the type of {default[key]!r}.")
-    return table
+    return checked
+
+
+def _list_epochs(value: Any) -> list[float]:
+    # A bare number is one decay: so demos say that were made before there were several.
+    epochs = value if isinstance(value, list) else [value]
+    if not epochs or not all(isinstance(each, (int, float)) and each > 0 for each in epochs):
+        raise UserError(f"[training] last_epochs is {value!r}; wanted numbers above 0, one a decay of the last stage.")
+    return [float(each) for each in epochs]
 
 
 def _check_shapes(config: Config) -> None:

@@ -1,4 +1,7 @@
-"""Training in stages: the anchor alone, anchor, bank and explicit memory together, the same with more to read.
+"""Training in stages: the anchor alone; anchor, bank and explicit memory together; the same with more to read.
+
+The last stage is several decays of the rates, each with a fresh optimiser: every one of them adds to what the blocks
+know of rare facts (Loshchilov and Hutter 2017 call such schedules warm restarts).
 
 Every step's rows and rates follow from its number, so that a run that was stopped goes on to the same weights.
 """
@@ -103,12 +106,16 @@ def measure_keep_loss(received: dict[int, Tensor], batch: MemoryRows) -> Tensor:
 
 
 def choose_rates(step: int, batches: Batches) -> tuple[float, float]:
-    """Learning rates of anchor and bank: warm-up and constant in stage one, linear to 3% in the others."""
+    """Learning rates of anchor and bank: warm-up and constant in stage one, linear to 3% in the others.
+
+    The last stage falls to 3% once a decay.
+    """
     plan, first = batches.config.training, batches.anchor_steps
     if step < first:
         return plan.rate * min(1.0, (step + 1) / max(1, plan.warmup_steps)), 0.0
     if step >= batches.bank_steps:
-        left = max(0.03, 1 - (step - batches.bank_steps) / (batches.steps - batches.bank_steps))
+        start, end = next(decay for decay in batches.decays if step < decay[1])
+        left = max(0.03, 1 - (step - start) / (end - start))
         return plan.last_rate * left, plan.last_bank_rate * left
     left = max(0.03, 1 - (step - first) / max(1, batches.bank_steps - first))
     return plan.second_rate * left, plan.bank_rate * min(1.0, 1.5 * left)
@@ -138,7 +145,10 @@ def train_model(
     saved, sums, counts = time.monotonic(), [0.0] * 4, [0, 0]
     began = time.monotonic() - (log[-1]["seconds"] if log else 0.0)
     learner.train()
+    restarts = {decay[0] for decay in batches.decays}
     for step in range(max(first, start), batches.steps):
+        if step in restarts:
+            optimizer.state.clear()
         losses = train_step(learner, batches, optimizer, step)
         sums = [total + loss for total, loss in zip(sums, losses, strict=True)]
         counts = [counts[0] + 1, counts[1] + is_exercised(batches, step)]
