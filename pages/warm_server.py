@@ -108,7 +108,7 @@ def skip_looks_at_running_pages() -> None:
         if not (running and client_state is not None and client_state.is_auto_rerun):
             request(session, client_state)
 
-    AppSession.request_rerun = request_unless_running  # type: ignore[method-assign]
+    AppSession.request_rerun = request_unless_running  # type: ignore[method-assign, assignment]
 
 
 def main() -> None:
