@@ -223,7 +223,7 @@ def test_every_decay_begins_with_a_fresh_optimizer(batches: Batches, tmp_path: P
     assert steps == {2}, "steps since the last decay began"
 
 
-@pytest.mark.parametrize("value", [[], [0.0], "four", ["four"], -1.0])
+@pytest.mark.parametrize("value", [[], [0.0], "four", ["four"], -1.0, [1.0, float("inf")], float("nan")])
 def test_decays_that_are_none_are_refused(value: object) -> None:
     with pytest.raises(UserError, match="last_epochs"):
         parse_config({"training": {"last_epochs": value}}, tomllib.loads(DEFAULT.read_text()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,7 +230,7 @@ def _checked(name: str, table: Any, default: dict[str, Any]) -> dict[str, Any]:
 def _list_epochs(value: Any) -> list[float]:
     # A bare number is one decay: so demos say that were made before there were several.
     epochs = value if isinstance(value, list) else [value]
-    if not epochs or not all(isinstance(each, (int, float)) and each > 0 for each in epochs):
+    if not epochs or not all(isinstance(each, (int, float)) and 0 < each < math.inf for each in epochs):
         raise UserError(f"[training] last_epochs is {value!r}; wanted numbers above 0, one a decay of the last stage.")
     return [float(each) for each in epochs]
 
