@@ -33,7 +33,6 @@ from tests.encoders import encode_letters
 from tests.small_world import CITIES, ship_world
 from workbench.cli import main as run_command
 from workbench.demo.loading import load_demo
-from workbench.run_index import list_entries
 from workbench.runs import load_run
 from workbench.storage import PARTIAL
 from workbench.sweeps.parts import load_table
@@ -124,8 +123,8 @@ def read_files(folder: Path) -> list[str]:
 
 def read_run(folder: Path) -> list[str]:
     """A saved run, opened; all runs beside it too."""
-    for entry in list_entries(folder.parent):
-        load_run(folder.parent / entry.name)
+    for path in sorted(folder.parent.glob("[!.]*/run.json")):
+        load_run(path.parent)
     return read_files(folder)
 
 

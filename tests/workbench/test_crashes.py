@@ -16,7 +16,7 @@ from workbench.training.checkpoints import open_workplace
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_or_half_written_after_kills(tmp_path: Path) -> None:
     rows = run_report(tmp_path, "crashes", "--kills", "3", "--seed", "5")
-    assert len(rows) == 9 and all(row[1] == "3" and row[-1] == "0" for row in rows)
+    assert len(rows) == 10 and all(row[1] == "3" and row[-1] == "0" for row in rows)
 
 
 def test_a_training_stopped_before_its_first_word_begins_anew(tmp_path: Path) -> None:
