@@ -30,6 +30,7 @@ from probes.descriptions import hash_file
 from probes.errors import UserError
 from probes.memory_bank import open_bank
 from tests.encoders import encode_letters
+from tests.small_demo import SMALL_DEMO
 from tests.small_world import CITIES, ship_world
 from workbench.cli import main as run_command
 from workbench.demo.loading import load_demo
@@ -42,46 +43,8 @@ NAMES = ("Fran", "Berta", "Carl", "Dora", "Emil", "Gus")
 BEFORE, TARGET, MEMORIES = "runs/before", "runs/target", "memories"
 SMALL = ("--units", "2,2", "--branching", "2", "--steps", "8", "--rows", "2", "--length", "64")
 READER = ("--steps", "6", "--rows", "2", "--length", "64", "--slots", "2", "--offset", "64")
-# A world so small that its whole training takes a second; a checkpoint after every step.
-DEMO = """
-[world]
-people = 12
-companies = 6
-towns = 6
-countries = 3
-elements = 4
-never_seen_people = 2
-never_seen_companies = 2
-never_seen_towns = 2
-[words]
-first_names = 8
-last_names = 8
-stems = 8
-cities = 6
-firms = 6
-founders = 6
-rivers = 6
-regions = 6
-vocabulary = 3072
-[clusters]
-branching = 3
-[model]
-d_model = 16
-layers = 3
-heads = 2
-kv_heads = 1
-d_head = 8
-d_ffn = 24
-positions = 128
-[bank]
-units = [3, 2]
-routed_readings = 4
-[memory]
-layers = [1]
-slots = 4
-rows = 2
-seen_documents = 4
-[training]
+# So short that its whole training takes a second; a checkpoint after every step.
+DEMO = f"""{SMALL_DEMO}[training]
 anchor_epochs = 0.1
 bank_epochs = 0.1
 last_epochs = 0.1
