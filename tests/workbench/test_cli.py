@@ -26,7 +26,7 @@ from workbench.commands.questions import read_question, read_settings
 from workbench.commands.terminal import clean_text, format_table, measure_width, shorten
 from workbench.library import read_shipped_facts
 from workbench.provenance import build_command
-from workbench.runs import Run, load_run
+from workbench.runs import Run, load_run, save_run
 from workbench.settings import METHODS, METRICS, Question, Settings
 from workbench.settings import read_question as restore_question
 
@@ -257,6 +257,13 @@ def test_show_and_runs(run_folder: Path, capsys: pytest.CaptureFixture[str], run
     assert run_folder.name in capsys.readouterr().out
     (entry,) = run_json(capsys, "runs", str(run_folder.parent))["runs"]
     assert (entry["edges"], entry["unit"], entry["answer"]) == (30, "logits", " Oskarville")
+
+
+def test_runs_are_listed_by_name(run_folder: Path, capsys: pytest.CaptureFixture[str], run: Run) -> None:
+    save_run(run, run_folder.parent / "zebra")
+    save_run(run, run_folder.parent / "Zurich")
+    listed = [Path(entry["run"]).name for entry in run_json(capsys, "runs")["runs"]]
+    assert listed == sorted(listed) and {"zebra", "Zurich", run_folder.name} == set(listed)
 
 
 @pytest.mark.parametrize(

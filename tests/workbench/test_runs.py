@@ -147,7 +147,7 @@ def test_listing_leaves_out_what_is_no_run(run: Run, run_folder: Path) -> None:
     (run_folder.parent / ".hidden" / "run.json").write_text("{}")
     (run_folder.parent / "foreign").mkdir()
     (run_folder.parent / "foreign" / "run.json").write_text("{}")
-    assert {entry.name for entry in list_entries(run_folder.parent)} == {"another", run_folder.name}
+    assert [entry.name for entry in list_entries(run_folder.parent)] == ["another", run_folder.name]
     assert list_entries(run_folder.parent / "nowhere") == []
 
 

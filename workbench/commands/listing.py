@@ -52,14 +52,13 @@ def declare_runs(parser: argparse.ArgumentParser) -> None:
 
 
 def describe_entry(entry: Entry, folder: Path) -> dict[str, Any]:
-    """One line of the list as a JSON object; what a run does not say is None."""
-    texts = {name: getattr(entry, name) or None for name in ("answer", "method", "ablation", "metric", "unit")}
+    """One line of the list as a JSON object; texts that a run does not say are None."""
     return {
         "run": str(folder / entry.name),
         "clean": entry.prompt or None,
-        "answer": texts.pop("answer"),
+        "answer": entry.answer or None,
         "pairs": entry.pairs,
-        **texts,
+        **{name: getattr(entry, name) or None for name in ("method", "ablation", "metric", "unit")},
         "edges": entry.edges,
         "faithfulness": entry.faithfulness,
     }
