@@ -153,9 +153,9 @@ class Person:
                 self.tally.faults.append(f"{fault}; the page says {await self.read_page()!r}")
 
     async def read_page(self) -> str:
-        """What the page says below its frame, shortened; how it is running, first."""
-        states = await self.page.locator("[data-test-script-state]").first.get_attribute("data-test-script-state")
-        return f"{states}: {normalise(await self.page.inner_text('body'))[:2000]}"
+        """Whether the page's script runs, and what the page says, shortened."""
+        state = await self.page.locator("[data-test-script-state]").first.get_attribute("data-test-script-state")
+        return f"{state}: {normalise(await self.page.inner_text('body'))[:2000]}"
 
     async def leave(self, after: float) -> None:
         """Go on for a while, then close the browser's window in the middle of a trace."""

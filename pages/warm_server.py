@@ -115,9 +115,9 @@ def main() -> None:
     """Serve; the imports and the collecting of garbage go on beside it."""
     from streamlit.web.cli import main as serve
 
-    skip_looks_at_running_pages()
     for name, work in {"warm": warm, "collect": collect_often}.items():
         threading.Thread(target=work, name=f"memory-circuits-{name}", daemon=True).start()
+    skip_looks_at_running_pages()
     sys.exit(serve())
 
 
