@@ -62,7 +62,7 @@ def batches() -> Batches:
     paths = np.stack([leaves // 3, leaves], axis=1)
     kinds = {kind: list(paths[:5]) for kind in ("person", "company", "town", "country", "element")}
     built = Batches(config, world, corpus, paths, kinds, encoder, nearby=paths[::-1].copy())
-    built.anchor_steps, built.bank_steps, built.steps = 8, 16, 20
+    built.anchor_steps, built.bank_steps, built.block_steps, built.steps = 8, 16, 20, 24
     built.decays = [(16, 18), (18, 20)]
     return built
 

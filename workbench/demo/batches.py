@@ -112,9 +112,9 @@ def count_decays(first: int, epochs: Sequence[float], per_epoch: int) -> list[tu
 
 
 class Batches:
-    """Rows of every step of all stages, which end before `anchor_steps`, `bank_steps` and `steps`.
+    """Rows of every step of all stages, which end before `anchor_steps`, `bank_steps`, `block_steps` and `steps`.
 
-    `decays` are the first step of each part of the last stage, and the one after its last.
+    `decays` are the first step of each part of the third stage, and the one after its last.
     """
 
     def __init__(
@@ -146,18 +146,21 @@ class Batches:
         self.anchor_steps = round(config.training.anchor_epochs * self.per_epoch)
         self.bank_steps = self.anchor_steps + round(config.training.bank_epochs * self.per_epoch)
         self.decays = count_decays(self.bank_steps, config.training.last_epochs, self.per_epoch)
-        self.steps = self.decays[-1][1]
-        self._epoch: tuple[int, list[int], list[Row]] = (-1, [], [])
+        self.block_steps = self.decays[-1][1]
+        self.steps = self.block_steps + round(config.training.block_epochs * self.per_epoch)
+        self._epoch: tuple[str, list[int], list[Row]] = ("", [], [])
 
     def _pick(self, step: int) -> tuple[list[int], list[Row]]:
         """Numbers of the passages of a step, and its rows with the asides that stand at their ends in this epoch."""
-        epoch, place = divmod(step, self.per_epoch)
-        if self._epoch[0] != epoch:
-            draw = random.Random(f"epoch/{self.config.seed}/{epoch}")
+        grouped = step >= self.block_steps
+        epoch, place = divmod(step - self.block_steps if grouped else step, self.per_epoch)
+        name = f"{'blocks' if grouped else 'epoch'}/{self.config.seed}/{epoch}"
+        if self._epoch[0] != name:
+            draw = random.Random(name)
             rows = self.place_asides(draw)
             order = list(range(len(rows)))
             draw.shuffle(order)
-            self._epoch = (epoch, self._sort_by_length(order, rows, draw), rows)
+            self._epoch = (name, self._sort_rows(order, rows, draw, grouped), rows)
         size = self.config.training.rows
         chosen = self._epoch[1][place * size : (place + 1) * size]
         return chosen, [self._epoch[2][number] for number in chosen]
@@ -173,16 +176,23 @@ class Batches:
             rows[host] = (rows[host][0] + ids, rows[host][1] + answers)
         return rows
 
-    def _sort_by_length(self, order: list[int], rows: list[Row], draw: random.Random) -> list[int]:
+    def _sort_rows(self, order: list[int], rows: list[Row], draw: random.Random, grouped: bool) -> list[int]:
         # Rows of a step about equally long, or a third of the work would be on padding; which steps come first stays
-        # a matter of chance.
+        # a matter of chance. Grouped, those of a step are of one subtree of level 1, so that a step has several rows
+        # of every block that it changes.
         size = self.config.training.rows
+        order = order[: self.per_epoch * size]
+        if grouped:
+            order.sort(key=lambda row: int(self.paths[row][0]))
         steps: list[list[int]] = []
-        for start in range(0, self.per_epoch * size, SORTED_STEPS * size):
-            window = sorted(order[start : start + SORTED_STEPS * size], key=lambda row: len(rows[row][0]))
+        for start in range(0, len(order), SORTED_STEPS * size):
+            window = order[start : start + SORTED_STEPS * size]
+            window.sort(key=lambda row: (int(self.paths[row][0]) if grouped else 0, len(rows[row][0])))
             own = [window[first : first + size] for first in range(0, len(window), size)]
             draw.shuffle(own)
             steps += own
+        if grouped:
+            draw.shuffle(steps)
         return [row for step in steps for row in step]
 
     def passages_at(self, step: int) -> Rows:
@@ -194,13 +204,15 @@ class Batches:
     def draw_path(self, number: int, step: int, draw: random.Random) -> NDArray[np.int64]:
         """A passage's own path, or that of another document, of its kind half the time.
 
-        What is common should not depend on which block happens to be read: in the last stage it gets another's more
-        often, and then that which the router takes when the own subtree is blocked as often as not: of a like topic,
-        it says something else most firmly.
+        What is common should not depend on which block happens to be read: in the last two stages it gets another's
+        more often, and then that which the router takes when the own subtree is blocked as often as not: of a like
+        topic, it says something else most firmly. What is not common has its own alone in the stage of the blocks:
+        another's would learn it.
         """
         bank, document = self.config.bank, self.documents[number]
         often = step >= self.bank_steps and document in self.common
-        if draw.random() >= (bank.common_wrong_share if often else bank.wrong_share):
+        share = bank.common_wrong_share if often else bank.wrong_share * (step < self.block_steps)
+        if draw.random() >= share:
             own: NDArray[np.int64] = self.paths[number]
             return own
         if often and draw.random() < bank.nearby_share:
@@ -227,7 +239,7 @@ class Batches:
         return self._collate(rows, paths, step, draw)
 
     def draw_reading(self, step: int, draw: random.Random) -> Routed:
-        """A text with questions and the path of some document of its kind; in the last stage sometimes a routed one."""
+        """A text with questions and the path of some document of its kind; in the last two stages sometimes a routed one."""
         if self.readings and step >= self.bank_steps and draw.random() < self.config.bank.routed_share:
             return draw.choice(self.readings)
         segments, kind = write_reading(self.world, draw)
@@ -299,5 +311,7 @@ class Batches:
         mode = draw.choices((NONE, GENERIC, FETCHED), weights, k=len(rows))
         if step < self.anchor_steps:
             mode = [NONE] * len(rows)
+        elif step >= self.block_steps:  # where rows without a block would train nothing
+            mode = draw.choices((GENERIC, FETCHED), (bank.generic_share, 1 - bank.generic_share), k=len(rows))
         trained = torch.cat([target[:, 1:], torch.zeros_like(target[:, :1])], dim=1)
         return Rows(ids, trained, torch.from_numpy(np.stack(paths)), torch.tensor(mode))

@@ -110,22 +110,26 @@ class Memory:
 class Training:
     """Schedule of the stages; rates of AdamW; epochs are passes over the corpus of facts.
 
-    Reading, abstract and memory rows come along every `exercise_every` steps, in the last stage at every step. The last
-    stage is one decay of the rates after another, each with a fresh optimiser: `last_epochs` is the length of each.
+    Reading, abstract and memory rows come along every `exercise_every` steps, in the third stage at every step, in the
+    last one every `block_exercise_every`. The third stage is one decay of the rates after another, each with a fresh
+    optimiser: `last_epochs` is the length of each. In the last one, of `block_epochs`, the anchor stands still.
     """
 
     anchor_epochs: float
     bank_epochs: float
     last_epochs: list[float]
+    block_epochs: float
     rows: int
     reading_rows: int
     abstract_rows: int
     exercise_every: int
+    block_exercise_every: int
     rate: float
     second_rate: float
     bank_rate: float
     last_rate: float
     last_bank_rate: float
+    block_rate: float
     weight_decay: float
     abstract_weight: float
     memory_weight: float

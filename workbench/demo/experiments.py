@@ -87,12 +87,18 @@ def keep_arm(bench: Bench, experiment: str, condition: str, train: Callable[[], 
 
 
 def train_alone(bench: Bench) -> None:
-    """An anchor of the same size on the same passages and exercises, at the same rates, without bank and memories."""
+    """An anchor of the same size on the same passages and exercises, at the same rates, without bank and memories.
+
+    The passes that train the demo's blocks alone are one more decay of its third stage: it is trained as long.
+    """
     target = bench.folder / EXPERIMENTS_FOLDER / ALONE
     if target.is_file():
         return
+    plan = bench.config.training
+    decays = [*plan.last_epochs, *([plan.block_epochs] if plan.block_epochs else [])]
     config = replace(
         bench.config,
+        training=replace(plan, last_epochs=decays, block_epochs=0.0),
         bank=replace(bench.config.bank, fetched_share=0.0, generic_share=0.0),
         memory=replace(bench.config.memory, rows=0),
     )

@@ -1,7 +1,8 @@
-"""Training in stages: the anchor alone; anchor, bank and explicit memory together; the same with more to read.
+"""Training in stages: the anchor alone; anchor, bank and explicit memory; the same with new rules; the blocks alone.
 
-The last stage is several decays of the rates, each with a fresh optimiser: every one of them adds to what the blocks
-know of rare facts (Loshchilov and Hutter 2017 call such schedules warm restarts).
+The third stage is one or more decays of the rates, each with a fresh optimiser (Loshchilov and Hutter 2017 call such
+schedules warm restarts). In the last one the anchor stands still: beside an anchor that moves, blocks forget what they
+know of rare facts about as fast as they learn it.
 
 Every step's rows and rates follow from its number, so that a run that was stopped goes on to the same weights.
 """
@@ -108,9 +109,13 @@ def measure_keep_loss(received: dict[int, Tensor], batch: MemoryRows) -> Tensor:
 def choose_rates(step: int, batches: Batches) -> tuple[float, float]:
     """Learning rates of anchor and bank: warm-up and constant in stage one, linear to 3% in the others.
 
-    The last stage falls to 3% once a decay.
+    The third stage falls to 3% once a decay. In the last one the anchor has none, and the bank's is constant for a
+    third of it.
     """
     plan, first = batches.config.training, batches.anchor_steps
+    if step >= batches.block_steps:
+        left = 1 - (step - batches.block_steps) / (batches.steps - batches.block_steps)
+        return 0.0, plan.block_rate * min(1.0, 1.5 * max(0.02, left))
     if step < first:
         return plan.rate * min(1.0, (step + 1) / max(1, plan.warmup_steps)), 0.0
     if step >= batches.bank_steps:
@@ -145,7 +150,7 @@ def train_model(
     saved, sums, counts = time.monotonic(), [0.0] * 4, [0, 0]
     began = time.monotonic() - (log[-1]["seconds"] if log else 0.0)
     learner.train()
-    restarts = {decay[0] for decay in batches.decays}
+    restarts = {batches.block_steps, *(decay[0] for decay in batches.decays)}
     for step in range(max(first, start), batches.steps):
         if step in restarts:
             optimizer.state.clear()
@@ -169,7 +174,10 @@ def train_model(
 
 def is_exercised(batches: Batches, step: int) -> bool:
     """Whether reading, abstract and memory rows come along at a step."""
-    return step >= batches.bank_steps or step % batches.config.training.exercise_every == 0
+    plan = batches.config.training
+    if step >= batches.block_steps:
+        return step % plan.block_exercise_every == 0
+    return step >= batches.bank_steps or step % plan.exercise_every == 0
 
 
 def train_step(
@@ -179,6 +187,7 @@ def train_step(
     device = learner.anchor.device
     for group, rate in zip(optimizer.param_groups, choose_rates(step, batches), strict=True):
         group["lr"] = rate
+    learner.anchor.requires_grad_(step < batches.block_steps)
     facts = learner.measure_loss(move(batches.passages_at(step), device))
     abstract = memory = keep = torch.zeros((), device=device)
     exercised = is_exercised(batches, step)
