@@ -48,6 +48,7 @@ DEMO = f"""{SMALL_DEMO}[training]
 anchor_epochs = 0.1
 bank_epochs = 0.1
 last_epochs = 0.1
+block_epochs = 0.1
 rows = 4
 reading_rows = 2
 abstract_rows = 2

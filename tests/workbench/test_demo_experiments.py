@@ -89,6 +89,8 @@ def test_seeds_are_joined_in_the_card(tmp_path: Path) -> None:
 TINY = f"""{SMALL_DEMO}[training]
 anchor_epochs = 0.5
 bank_epochs = 0.5
+last_epochs = 0.5
+block_epochs = 0.5
 rows = 4
 reading_rows = 2
 abstract_rows = 2

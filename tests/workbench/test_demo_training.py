@@ -19,9 +19,9 @@ from workbench.demo.batches import Batches, Encoder, count_decays
 from workbench.demo.build import open_start
 from workbench.demo.config import DEFAULT, Config, load_config, parse_config
 from workbench.demo.corpus import draw_readings, write_corpus, write_documents
-from workbench.demo.network import FETCHED, NONE, share_memory, write_memory
+from workbench.demo.network import FETCHED, GENERIC, NONE, share_memory, write_memory
 from workbench.demo.tokenizer import train_tokenizer
-from workbench.demo.training import Learner, choose_rates, train_model
+from workbench.demo.training import Learner, choose_rates, is_exercised, train_model
 from workbench.demo.world import build_world
 from workbench.library import find_shipped
 
@@ -75,13 +75,14 @@ class Stop(Exception):
     """Raised by the progress report, as a kill would come."""
 
 
-def test_a_stopped_run_ends_in_the_same_weights(batches: Batches, tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [13, 22])
+def test_a_stopped_run_ends_in_the_same_weights(batches: Batches, tmp_path: Path, killed: int) -> None:
     config = batches.config
     whole = start(config, batches)
     train_model(config, whole, batches, tmp_path / "whole", resume=False)
 
     def stop(_stage: str, done: int, _total: int) -> None:
-        if done == 13:
+        if done == killed:
             raise Stop
 
     eager = parse_config(
@@ -98,7 +99,7 @@ def test_a_stopped_run_ends_in_the_same_weights(batches: Batches, tmp_path: Path
         train_model(config, start(config, batches), batches, tmp_path / "part", resume=True)
 
 
-def test_weights_that_are_there_go_through_the_last_stage_alone(batches: Batches, tmp_path: Path) -> None:
+def test_weights_that_are_there_go_through_the_last_two_stages_alone(batches: Batches, tmp_path: Path) -> None:
     config, steps = batches.config, []
     learner = start(config, batches)
     before = [value.clone() for value in learner.parameters()]
@@ -204,23 +205,71 @@ def test_common_passages_are_read_beside_the_next_best_blocks_at_last(batches: B
     assert not all(kept for kept, name in zip(nearby[15], shared.documents, strict=True) if name in shared.common)
 
 
-def test_the_last_stage_is_one_decay_after_another(batches: Batches) -> None:
+def test_the_third_stage_is_one_decay_after_another_and_the_last_one_more(batches: Batches) -> None:
     plan = batches.config.training
     rates = [choose_rates(step, batches) for step in range(16, 20)]
     assert rates[0] == rates[2] == (plan.last_rate, plan.last_bank_rate)
     assert rates[1] == rates[3] == (plan.last_rate / 2, plan.last_bank_rate / 2)
+    blocks = [choose_rates(step, batches) for step in range(20, 24)]
+    assert blocks == [(0.0, plan.block_rate * part) for part in (1.0, 1.0, 0.75, 0.375)]
     assert count_decays(16, [1.0, 0.5, 1.5], 4) == [(16, 20), (20, 22), (22, 28)]
 
 
+def count_steps(folder: Path) -> dict[str, int]:
+    """Steps of the optimiser by parameter, as a checkpoint has them."""
+    stored = load_file(folder / "optimizer.safetensors")
+    return {name.removesuffix("|step"): int(value) for name, value in stored.items() if name.endswith("|step")}
+
+
 def test_every_decay_begins_with_a_fresh_optimizer(batches: Batches, tmp_path: Path) -> None:
+    learner, joint = start(batches.config, batches), copy.copy(batches)
+    joint.steps = joint.block_steps
+    train_model(batches.config, learner, joint, tmp_path / "checkpoint", resume=False, first=15)
+    assert set(count_steps(tmp_path / "checkpoint").values()) == {2}, "steps since the last decay began"
+
+
+def test_the_anchor_stands_still_in_the_last_stage(batches: Batches, tmp_path: Path) -> None:
     learner = start(batches.config, batches)
-    train_model(batches.config, learner, batches, tmp_path / "checkpoint", resume=False, first=15)
-    steps = {
-        int(value)
-        for name, value in load_file(tmp_path / "checkpoint" / "optimizer.safetensors").items()
-        if name.endswith("|step")
-    }
-    assert steps == {2}, "steps since the last decay began"
+    before = {name: value.clone() for name, value in learner.named_parameters()}
+    # From the stage before, so that the anchor has momentum to lose.
+    joint = copy.copy(batches)
+    joint.steps = joint.block_steps
+    train_model(batches.config, learner, joint, tmp_path / "joint", resume=False, first=joint.bank_steps)
+    middle = {name: value.clone() for name, value in learner.named_parameters()}
+    assert not any(torch.equal(before[name], middle[name]) for name in before)
+    train_model(batches.config, learner, batches, tmp_path / "last", resume=False, first=batches.block_steps)
+    for name, value in learner.named_parameters():
+        assert torch.equal(value, middle[name]) == name.startswith("anchor."), name
+    assert all(steps == 4 and name.startswith("bank.") for name, steps in count_steps(tmp_path / "last").items())
+
+
+def test_steps_of_the_last_stage_are_of_one_subtree_and_pass_over_all(batches: Batches) -> None:
+    first, seen, mixed = batches.block_steps, [], 0
+    for step in range(first, first + batches.per_epoch):
+        chosen, _rows = batches._pick(step)
+        seen += chosen
+        mixed += len({int(batches.paths[number][0]) for number in chosen}) > 1
+    assert len(seen) == len(set(seen)) == batches.per_epoch * batches.config.training.rows
+    assert mixed <= 2, "where one of three subtrees ends and the next begins"
+    assert batches._pick(first)[0] != batches._pick(first + batches.per_epoch)[0]
+
+
+def test_what_is_not_common_has_its_own_blocks_in_the_last_stage(batches: Batches) -> None:
+    shared, draw = with_bank(batches, wrong_share=1.0, common_wrong_share=1.0), random.Random(0)
+    for step, all_own in ((batches.block_steps - 1, False), (batches.block_steps, True)):
+        rare = [number for number, name in enumerate(shared.documents) if name not in shared.common]
+        own = [np.array_equal(shared.draw_path(number, step, draw), shared.paths[number]) for number in rare]
+        assert all(own) == all_own
+    late = with_bank(batches, generic_share=0.5)
+    modes = torch.cat([late.passages_at(step).mode for step in range(late.block_steps, late.steps)])
+    assert set(modes.tolist()) == {GENERIC, FETCHED}, "a row without a block would train nothing"
+
+
+def test_the_last_stage_exercises_at_its_own_pace(batches: Batches) -> None:
+    plan = replace(batches.config.training, exercise_every=2, block_exercise_every=3)
+    other = copy.copy(batches)
+    other.config = replace(batches.config, training=plan)
+    assert [step for step in range(10, 24) if is_exercised(other, step)] == [10, 12, 14, 16, 17, 18, 19, 21]
 
 
 @pytest.mark.parametrize("value", [[], [0.0], "four", ["four"], -1.0, [1.0, float("inf")], float("nan")])

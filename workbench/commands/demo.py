@@ -23,7 +23,7 @@ def declare_train(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="start",
         metavar="FOLDER",
-        help="a demo of the same world and shape whose weights go through the last stage once more",
+        help="a demo of the same world and shape whose weights go through the last two stages once more",
     )
     parser.add_argument("--no-resume", action="store_true", help="start anew where an earlier training was stopped")
 

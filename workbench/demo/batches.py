@@ -106,7 +106,7 @@ def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> Int[Tensor, "row pos"]:
 
 
 def count_decays(first: int, epochs: Sequence[float], per_epoch: int) -> list[tuple[int, int]]:
-    """Where each part of the last stage begins and ends, in steps."""
+    """Where each part of the third stage begins and ends, in steps."""
     ends = [first + round(sum(epochs[: place + 1]) * per_epoch) for place in range(len(epochs))]
     return list(zip([first, *ends[:-1]], ends, strict=True))
 
@@ -239,7 +239,7 @@ class Batches:
         return self._collate(rows, paths, step, draw)
 
     def draw_reading(self, step: int, draw: random.Random) -> Routed:
-        """A text with questions and the path of some document of its kind; in the last two stages sometimes a routed one."""
+        """A text with questions and the path of some document of its kind; in the last two stages also routed ones."""
         if self.readings and step >= self.bank_steps and draw.random() < self.config.bank.routed_share:
             return draw.choice(self.readings)
         segments, kind = write_reading(self.world, draw)

@@ -71,7 +71,7 @@ def train(
     """Make the demo model of a configuration in the folder `out`, from nothing or from where it stopped.
 
     With `start`, the folder of a demo model of the same world and shape: its weights, as they were shipped, go through
-    the last stage of the configuration once more, with a fresh optimiser. Work in progress lives beside `out` in
+    the last two stages of the configuration once more, with a fresh optimiser. Work in progress lives beside `out` in
     `<out>.part` until all is done. Raises `UserError` for a bad configuration, a folder that is in use for something
     else, and a start of another world or shape.
     """
@@ -170,7 +170,7 @@ def learn(
     resume: bool,
     progress: Progress | None = None,
 ) -> tuple[Learner, list[dict[str, float]]]:
-    """Train anchor and bank on the material: from nothing, or in the last stage alone from weights that are there."""
+    """Train anchor and bank on the material: from nothing, or from weights that are there, in the last two stages."""
     learner, batches, first = start_learner(material), make_batches(material), 0
     if earlier is not None:
         learner.anchor.load_state_dict(earlier.anchor)

@@ -235,7 +235,7 @@ def _list_epochs(value: Any) -> list[float]:
     # A bare number is one decay: so demos say that were made before there were several.
     epochs = value if isinstance(value, list) else [value]
     if not epochs or not all(isinstance(each, (int, float)) and 0 < each < math.inf for each in epochs):
-        raise UserError(f"[training] last_epochs is {value!r}; wanted numbers above 0, one a decay of the last stage.")
+        raise UserError(f"[training] last_epochs is {value!r}; wanted numbers above 0, one a decay of the third stage.")
     return [float(each) for each in epochs]
 
 
