@@ -211,8 +211,9 @@ class Batches:
         """
         bank, document = self.config.bank, self.documents[number]
         often = step >= self.bank_steps and document in self.common
-        share = bank.common_wrong_share if often else bank.wrong_share * (step < self.block_steps)
-        if draw.random() >= share:
+        last = step >= self.block_steps
+        shares = (0.0, bank.block_wrong_share) if last else (bank.wrong_share, bank.common_wrong_share)
+        if draw.random() >= shares[often]:
             own: NDArray[np.int64] = self.paths[number]
             return own
         if often and draw.random() < bank.nearby_share:

@@ -90,6 +90,7 @@ class Bank:
     generic_share: float
     wrong_share: float
     common_wrong_share: float
+    block_wrong_share: float
     nearby_share: float
     routed_readings: int
     routed_share: float
