@@ -254,12 +254,15 @@ def test_steps_of_the_last_stage_are_of_one_subtree_and_pass_over_all(batches: B
     assert batches._pick(first)[0] != batches._pick(first + batches.per_epoch)[0]
 
 
-def test_what_is_not_common_has_its_own_blocks_in_the_last_stage(batches: Batches) -> None:
-    shared, draw = with_bank(batches, wrong_share=1.0, common_wrong_share=1.0), random.Random(0)
-    for step, all_own in ((batches.block_steps - 1, False), (batches.block_steps, True)):
-        rare = [number for number, name in enumerate(shared.documents) if name not in shared.common]
-        own = [np.array_equal(shared.draw_path(number, step, draw), shared.paths[number]) for number in rare]
-        assert all(own) == all_own
+def test_what_is_common_alone_has_blocks_of_others_in_the_last_stage(batches: Batches) -> None:
+    shares = {"wrong_share": 1.0, "common_wrong_share": 0.0, "block_wrong_share": 1.0}
+    shared, draw = with_bank(batches, **shares, nearby_share=1.0), random.Random(0)
+    for step, other in ((batches.block_steps - 1, False), (batches.block_steps, True)):
+        drawn = [shared.draw_path(number, step, draw) for number in range(len(shared.paths))]
+        own, nearby = (list(map(np.array_equal, drawn, paths)) for paths in (shared.paths, shared.nearby))
+        common = [name in shared.common for name in shared.documents]
+        assert all((nearby if other else own)[number] for number, known in enumerate(common) if known)
+        assert all(own[number] for number, known in enumerate(common) if not known) == other
     late = with_bank(batches, generic_share=0.5)
     modes = torch.cat([late.passages_at(step).mode for step in range(late.block_steps, late.steps)])
     assert set(modes.tolist()) == {GENERIC, FETCHED}, "a row without a block would train nothing"
