@@ -146,7 +146,7 @@ class Batches:
         self.anchor_steps = round(config.training.anchor_epochs * self.per_epoch)
         self.bank_steps = self.anchor_steps + round(config.training.bank_epochs * self.per_epoch)
         self.decays = count_decays(self.bank_steps, config.training.last_epochs, self.per_epoch)
-        self.block_steps = self.decays[-1][1]
+        self.block_steps = self.decays[-1][1] if self.decays else self.bank_steps
         self.steps = self.block_steps + round(config.training.block_epochs * self.per_epoch)
         self._epoch: tuple[str, list[int], list[Row]] = ("", [], [])
 

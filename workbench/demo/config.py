@@ -235,7 +235,7 @@ def _checked(name: str, table: Any, default: dict[str, Any]) -> dict[str, Any]:
 def _list_epochs(value: Any) -> list[float]:
     # A bare number is one decay: so demos say that were made before there were several.
     epochs = value if isinstance(value, list) else [value]
-    if not epochs or not all(isinstance(each, (int, float)) and 0 < each < math.inf for each in epochs):
+    if not all(isinstance(each, (int, float)) and 0 < each < math.inf for each in epochs):
         raise UserError(f"[training] last_epochs is {value!r}; wanted numbers above 0, one a decay of the third stage.")
     return [float(each) for each in epochs]
 
