@@ -213,6 +213,7 @@ def test_the_third_stage_is_one_decay_after_another_and_the_last_one_more(batche
     blocks = [choose_rates(step, batches) for step in range(20, 24)]
     assert blocks == [(0.0, plan.block_rate * part) for part in (1.0, 1.0, 0.75, 0.375)]
     assert count_decays(16, [1.0, 0.5, 1.5], 4) == [(16, 20), (20, 22), (22, 28)]
+    assert count_decays(16, [], 4) == []
 
 
 def count_steps(folder: Path) -> dict[str, int]:

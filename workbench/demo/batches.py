@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,8 +108,8 @@ def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> Int[Tensor, "row pos"]:
 
 def count_decays(first: int, epochs: Sequence[float], per_epoch: int) -> list[tuple[int, int]]:
     """Where each part of the third stage begins and ends, in steps."""
-    ends = [first + round(sum(epochs[: place + 1]) * per_epoch) for place in range(len(epochs))]
-    return list(zip([first, *ends[:-1]], ends, strict=True))
+    places = [first, *(first + round(sum(epochs[: place + 1]) * per_epoch) for place in range(len(epochs)))]
+    return list(itertools.pairwise(places))
 
 
 class Batches:
