@@ -95,10 +95,9 @@ def train_alone(bench: Bench) -> None:
     if target.is_file():
         return
     plan = bench.config.training
-    decays = [*plan.last_epochs, *([plan.block_epochs] if plan.block_epochs else [])]
     config = replace(
         bench.config,
-        training=replace(plan, last_epochs=decays, block_epochs=0.0),
+        training=replace(plan, last_epochs=[*plan.last_epochs, plan.block_epochs], block_epochs=0.0),
         bank=replace(bench.config.bank, fetched_share=0.0, generic_share=0.0),
         memory=replace(bench.config.memory, rows=0),
     )
